@@ -38,7 +38,7 @@ func (r *run) dependencies(ctx context.Context, o object.Object) error {
 				return err
 			}
 		case absent:
-			r.refuse(o, "depends-on", dependsField, fmt.Sprintf("%s is neither in the set nor in the cluster", need), "correct the reference, or remove it")
+			r.refuse(o, "depends-on", dependsField, fmt.Sprintf("%s is neither in the set nor in the cluster", need), "correct the reference (group/namespaces/namespace/kind/name), or remove it")
 		case leaving:
 			r.refuse(o, "depends-on", dependsField, fmt.Sprintf("%s leaves the cluster with this commit", need), "remove the reference, or keep the object")
 		case unknown:

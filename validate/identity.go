@@ -63,7 +63,7 @@ func (r *run) name(o object.Object) bool {
 		return false
 	}
 	for _, fault := range r.nameFaults(o) {
-		r.refuse(o, "name", "metadata.name", fault, "choose another name")
+		r.refuse(o, "name", "metadata.name", brief(fault), "choose another name")
 	}
 	if ns := o.Ref.Namespace; ns != "" && len(validation.IsDNS1123Label(ns)) > 0 {
 		r.refuse(o, "name", "metadata.namespace", "is not a possible name of a namespace", "use lower case letters, digits and '-', at most 63")
@@ -139,13 +139,19 @@ func (r *run) entry(o object.Object, rule, at, key, value string) {
 		name = strings.ToLower(key) // as the server does
 	}
 	for _, fault := range validation.IsQualifiedName(name) {
-		r.refuse(o, rule, at, "the key is not valid: "+fault, "choose another key")
+		r.refuse(o, rule, at, "the key is not valid: "+brief(fault), "choose another key")
 	}
 	if rule == "labels" {
 		for _, fault := range validation.IsValidLabelValue(value) {
-			r.refuse(o, rule, at, "the value is not valid: "+fault, "shorten it, or make it an annotation")
+			r.refuse(o, rule, at, "the value is not valid: "+brief(fault), "shorten it, or make it an annotation")
 		}
 	}
+}
+
+// brief drops the examples and the regular expression that Kubernetes appends.
+func brief(fault string) string {
+	text, _, _ := strings.Cut(fault, " (e.g. ")
+	return text
 }
 
 // The limits of the API server and of etcd, in bytes.

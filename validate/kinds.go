@@ -47,6 +47,9 @@ func crdsOf(set *object.Set) crds {
 
 // kind checks that the cluster can hold o at all, then whether this environment may write it.
 func (r *run) kind(ctx context.Context, o object.Object) error {
+	if r.outOfReach(o) {
+		return nil
+	}
 	gvk := o.Body.GroupVersionKind()
 	removed := r.lifecycle(o)
 	is, err := r.scopeOf(ctx, gvk)
@@ -78,13 +81,8 @@ func (r *run) kind(ctx context.Context, o object.Object) error {
 			"remove it; where the namespace: of a kustomization.yaml writes it, list the file in another one")
 		return nil
 	}
-	if !r.outOfReach(o) {
-		r.scope(o, is)
-	}
-	if o.Ref.Namespace != "" {
-		return r.namespace(ctx, o)
-	}
-	return nil
+	r.scope(o, is)
+	return r.namespace(ctx, o)
 }
 
 func (r *run) crdVersion(o object.Object, c crd, version string) {

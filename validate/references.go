@@ -68,9 +68,12 @@ func (r *run) reference(ctx context.Context, o object.Object, n needs.Need) erro
 	if err != nil {
 		return err
 	}
-	refuse := r.refuse
-	if n.Soft {
+	refuse, fix := r.refuse, "add it, or correct the name"
+	switch {
+	case n.Soft:
 		refuse = r.warn
+	case n.Ref.Kind == "ConfigMap" || n.Ref.Kind == "Secret":
+		fix = "add it, correct the name, or write optional: true where that is meant"
 	}
 	switch found {
 	case inSet:
@@ -82,7 +85,7 @@ func (r *run) reference(ctx context.Context, o object.Object, n needs.Need) erro
 			r.warn(o, "missing-reference", n.Field, fmt.Sprintf("%s is not there yet; %s is expected to make it", n.Ref, maker), "")
 			return nil
 		}
-		refuse(o, "missing-reference", n.Field, fmt.Sprintf("%s is neither in the set nor in the cluster", n.Ref), "add it, correct the name, or write optional: true where that is meant")
+		refuse(o, "missing-reference", n.Field, fmt.Sprintf("%s is neither in the set nor in the cluster", n.Ref), fix)
 	case unknown:
 		if _, ok := r.maker(n.Ref); !ok {
 			r.warn(o, "missing-reference", n.Field, fmt.Sprintf("%s is not in the set, and cannot be checked without a cluster", n.Ref), "")

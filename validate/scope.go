@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/validate/kinds"
@@ -53,10 +55,11 @@ func Reserved(e *v1alpha1.Environment) map[object.Ref]string {
 // outOfReach refuses what belongs to the reconciler itself or to the Environment, whatever the scope says.
 func (r *run) outOfReach(o object.Object) bool {
 	system, gk := r.systemNamespace(), o.Ref.GroupKind()
-	what := ""
-	field := ""
+	var what, field string
 	switch {
-	case o.Ref.Namespace == system || (gk.String() == "Namespace" && o.Ref.Name == system):
+	case gk.String() == "Namespace" && o.Ref.Name == system:
+		what, field = "is the namespace of the reconciler", "metadata.name"
+	case o.Ref.Namespace == system:
 		what, field = "is in "+system+", the namespace of the reconciler", "metadata.namespace"
 	case gk.Group == v1alpha1.GroupVersion.Group && gk.Kind == "ReleasePolicy":
 		r.refuse(o, "reserved", "kind", "is no object of the cluster", "put it into release.yaml beside the overlay's kustomization.yaml, and do not list that under resources")
@@ -147,6 +150,9 @@ func (r *run) bounded() bool {
 
 // namespace looks for the namespace of o; missingNamespaces reports each missing one once.
 func (r *run) namespace(ctx context.Context, o object.Object) error {
+	if len(validation.IsDNS1123Label(o.Ref.Namespace)) > 0 {
+		return nil // in none, or one that cannot be
+	}
 	ref := object.Ref{Kind: "Namespace", Name: o.Ref.Namespace}
 	found, err := r.find(ctx, ref)
 	if err != nil {
@@ -165,12 +171,12 @@ func (r *run) namespace(ctx context.Context, o object.Object) error {
 
 func (r *run) missingNamespaces() {
 	for ns, objects := range r.homeless {
-		what := "is not in the cluster and not in the set"
+		what, fix := "is not in the cluster and not in the set", "add the Namespace, or correct the name"
 		if r.live[object.Ref{Kind: "Namespace", Name: ns}].meta != nil {
-			what = "is being deleted"
+			what, fix = "is being deleted", "release again when it is gone"
 		}
 		r.refuse(objects[0], "no-such-namespace", "metadata.namespace",
-			fmt.Sprintf("namespace %s %s; %s in it", ns, what, isAre(len(objects))), "add the Namespace, or correct the name")
+			fmt.Sprintf("namespace %s %s; %s in it", ns, what, isAre(len(objects))), fix)
 	}
 }
 

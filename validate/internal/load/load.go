@@ -15,7 +15,7 @@ import (
 )
 
 // File reads all documents of one file; none if there is no such file.
-func File(t *testing.T, path string) []object.Object {
+func File(t testing.TB, path string) []object.Object {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -28,7 +28,7 @@ func File(t *testing.T, path string) []object.Object {
 }
 
 // Documents reads YAML documents separated by lines of three dashes.
-func Documents(t *testing.T, name string, b []byte) []object.Object {
+func Documents(t testing.TB, name string, b []byte) []object.Object {
 	t.Helper()
 	var objects []object.Object
 	line := 1
@@ -59,7 +59,7 @@ func Documents(t *testing.T, name string, b []byte) []object.Object {
 }
 
 // Set makes a set of all files of a folder but those named.
-func Set(t *testing.T, dir string, but ...string) *object.Set {
+func Set(t testing.TB, dir string, but ...string) *object.Set {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {
