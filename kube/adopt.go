@@ -1,0 +1,217 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/csaupgrade"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// exists makes the error of a create that found an object.
+func exists(ref object.Ref, live *unstructured.Unstructured, environment types.UID) *ExistsError {
+	return &ExistsError{
+		Ref: ref, Owners: owners(live), Object: live, Deleting: live.GetDeletionTimestamp() != nil,
+		Ours: live.GetLabels()[object.EnvironmentLabel] == string(environment),
+	}
+}
+
+// owners names who manages an object: by the marks that known tools leave, else by field managers.
+func owners(live *unstructured.Unstructured) []string {
+	labels, notes := live.GetLabels(), live.GetAnnotations()
+	var names []string
+	add := func(what, value string) {
+		if value != "" {
+			names = append(names, what+" "+value)
+		}
+	}
+	add("environment", labels[object.EnvironmentLabel])
+	add("Helm release", notes["meta.helm.sh/release-name"])
+	add("Flux Kustomization", labels["kustomize.toolkit.fluxcd.io/name"])
+	add("Flux HelmRelease", labels["helm.toolkit.fluxcd.io/name"])
+	add("Argo CD application", notes["argocd.argoproj.io/tracking-id"])
+	if len(names) > 0 {
+		return names
+	}
+	for _, e := range live.GetManagedFields() {
+		if e.Subresource == "" && e.Manager != object.FieldManager && !slices.Contains(names, e.Manager) {
+			names = append(names, e.Manager)
+		}
+	}
+	return names
+}
+
+// clientSide finds the managers that applied an object client-side, as kubectl apply does.
+func clientSide(live *unstructured.Unstructured) []string {
+	mark := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata", "annotations", lastApplied))
+	var names []string
+	for _, e := range csaupgrade.FindFieldsOwners(live.GetManagedFields(), metav1.ManagedFieldsOperationUpdate, mark) {
+		names = append(names, e.Manager)
+	}
+	return names
+}
+
+// clientSideOnly reports a conflict with nobody but who applied the object client-side before it was adopted: that was the same hand.
+func (w *writing) clientSideOnly(ctx context.Context, conflict *ConflictError) bool {
+	live, err := w.c.Read(ctx, w.ref, w.gvk.Version)
+	if err != nil || live.GetUID() != w.pre.UID {
+		return false
+	}
+	names := clientSide(live)
+	return !slices.ContainsFunc(conflict.Managers(), func(m string) bool { return !slices.Contains(names, m) })
+}
+
+// shed takes the fields that we own away from who applied the object client-side before, whose claim
+// would keep a field in the object after it has left Git. It needs a request only once, after an adoption.
+func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	names := clientSide(live)
+	if len(names) == 0 {
+		return live, nil
+	}
+	ours, err := owned(live)
+	if err != nil {
+		return nil, err
+	}
+	var entries []metav1.ManagedFieldsEntry
+	changed := false
+	for _, e := range live.GetManagedFields() {
+		if e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == "" && slices.Contains(names, e.Manager) {
+			set, err := entrySet(e)
+			if err != nil {
+				return nil, err
+			}
+			rest := set.Difference(ours)
+			changed = changed || rest.Size() < set.Size()
+			raw, err := rest.ToJSON()
+			if err != nil {
+				return nil, err
+			}
+			e.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+		}
+		entries = append(entries, e)
+	}
+	if !changed {
+		return live, nil
+	}
+	return w.c.mergePatch(ctx, w.request, w.mapping, live, map[string]any{"managedFields": entries})
+}
+
+// mergePatch changes metadata of exactly this state of an object.
+func (c *Cluster) mergePatch(ctx context.Context, q request, m Mapping, live *unstructured.Unstructured, metadata map[string]any) (*unstructured.Unstructured, error) {
+	metadata["uid"], metadata["resourceVersion"] = live.GetUID(), live.GetResourceVersion()
+	data, err := json.Marshal(map[string]any{"metadata": metadata})
+	if err != nil {
+		return nil, err
+	}
+	options := metav1.PatchOptions{FieldManager: object.FieldManager}
+	u, _, err := c.do(ctx, q, c.rest.Patch(types.MergePatchType).AbsPath(m.path(q.ref.Namespace, q.ref.Name)...).
+		SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion).Body(data))
+	return u, err
+}
+
+// Disown takes our label, stamp and field ownership off an object and changes nothing else of it. What is
+// gone, or replaced by another object, needs nothing. A busy object is read again, a bounded number of times.
+func (c *Cluster) Disown(ctx context.Context, live *unstructured.Unstructured) error {
+	ref, gvk, uid := object.RefOf(live), live.GroupVersionKind(), live.GetUID()
+	m, err := c.locate(ctx, ref, gvk.Version)
+	if err != nil {
+		return err
+	}
+	q := request{ref: ref, gvk: gvk, write: true}
+	for try := 1; ; try++ {
+		others := slices.DeleteFunc(live.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == object.FieldManager })
+		if len(others) == 0 {
+			others = []metav1.ManagedFieldsEntry{{}} // an empty list would mean: leave them
+		}
+		_, err := c.mergePatch(ctx, q, m, live, map[string]any{
+			"labels":        map[string]any{object.EnvironmentLabel: nil},
+			"annotations":   map[string]any{object.BornAnnotation: nil},
+			"managedFields": others,
+		})
+		var conflict *ConflictError
+		var gone *NotFoundError
+		if errors.As(err, &gone) {
+			return nil
+		}
+		if !errors.As(err, &conflict) || try == busyTries {
+			return err
+		}
+		if live, err = c.Read(ctx, ref, gvk.Version); errors.As(err, &gone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if live.GetUID() != uid {
+			return nil
+		}
+	}
+}
+
+// Restore gives an adopted object back as image, its state before the adoption, says: content and owners
+// of fields. Status, finalizers and owner references stay what they are. Called again it does nothing. A
+// *NotFoundError or a *ConflictError with Replaced says that the object is not there any more.
+func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured) error {
+	ref, gvk := object.RefOf(image), image.GroupVersionKind()
+	m, err := c.locate(ctx, ref, gvk.Version)
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		live, err := c.Read(ctx, ref, gvk.Version)
+		if err != nil {
+			return err
+		}
+		if live.GetUID() != image.GetUID() {
+			return &ConflictError{Ref: ref, Replaced: true}
+		}
+		if !touched(live) {
+			return nil
+		}
+		// The first update makes us the owner of what it changed, the second gives that back.
+		if live, err = c.replace(ctx, m, image, live); err == nil && touched(live) {
+			_, err = c.replace(ctx, m, image, live)
+		}
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || try == busyTries {
+			return err
+		}
+	}
+}
+
+// touched reports that fields or marks of ours are in an object.
+func touched(live *unstructured.Unstructured) bool {
+	return live.GetLabels()[object.EnvironmentLabel] != "" || slices.ContainsFunc(live.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool {
+		return e.Manager == object.FieldManager
+	})
+}
+
+// replace updates live to what image holds.
+func (c *Cluster) replace(ctx context.Context, m Mapping, image, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	body := image.DeepCopy()
+	body.SetResourceVersion(live.GetResourceVersion())
+	body.SetFinalizers(live.GetFinalizers())
+	body.SetOwnerReferences(live.GetOwnerReferences())
+	if status, ok := live.Object["status"]; ok {
+		body.Object["status"] = status
+	} else {
+		delete(body.Object, "status")
+	}
+	data, err := json.Marshal(body.Object)
+	if err != nil {
+		return nil, err
+	}
+	q := request{ref: object.RefOf(image), gvk: image.GroupVersionKind(), write: true}
+	options := metav1.UpdateOptions{FieldManager: object.FieldManager}
+	u, _, err := c.do(ctx, q, c.rest.Verb(http.MethodPut).AbsPath(m.path(q.ref.Namespace, q.ref.Name)...).
+		SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion).Body(data))
+	return u, err
+}
