@@ -1,6 +1,20 @@
 package gitsource
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/remote"
+)
+
+// What can go wrong while a repository is asked. See the types for what each means.
+type (
+	AuthError          = remote.AuthError
+	UnreachableError   = remote.UnreachableError
+	HostKeyError       = remote.HostKeyError
+	RedirectError      = remote.RedirectError
+	BranchMissingError = remote.BranchMissingError
+	LimitError         = remote.LimitError
+)
 
 // LinkError says that a symbolic link cannot be followed inside the tree.
 type LinkError struct {
@@ -31,15 +45,32 @@ type TreeError struct{ Path, Reason string }
 
 func (e *TreeError) Error() string { return e.Path + ": " + e.Reason }
 
-// LimitError says what was larger than a limit allows. Path is a file, or what else was measured.
-type LimitError struct {
-	Path  string
-	Limit string // the name of the field of Limits
-	Max   int64
+// CommitError says that a commit is malformed.
+type CommitError struct{ Hash, Reason string }
+
+func (e *CommitError) Error() string { return fmt.Sprintf("commit %s: %s", e.Hash, e.Reason) }
+
+// UnknownCommitError says that the mirror does not have a commit: it was not fetched, or has gone with
+// the history of a rewritten branch.
+type UnknownCommitError struct{ Hash string }
+
+func (e *UnknownCommitError) Error() string {
+	return fmt.Sprintf("commit %s: is not in the mirror", e.Hash)
 }
 
-func (e *LimitError) Error() string {
-	return fmt.Sprintf("%s: is over the limit %s of %d", e.Path, e.Limit, e.Max)
+// SignatureError says that a commit is not signed as the environment demands.
+type SignatureError struct{ Commit, Reason string }
+
+func (e *SignatureError) Error() string {
+	return fmt.Sprintf("commit %s: signature: %s", e.Commit, e.Reason)
+}
+
+// RewrittenError says that a branch no longer holds the commit Old: it was forced elsewhere, or deleted
+// and made anew.
+type RewrittenError struct{ Branch, Old, New string }
+
+func (e *RewrittenError) Error() string {
+	return fmt.Sprintf("branch %s: history rewritten: %s does not descend from %s; push the branch back, or set rewrite to follow", e.Branch, e.New, e.Old)
 }
 
 // CorruptError says that the mirror on disk has lost or changed an object. The next Fetch heals it.
@@ -49,6 +80,26 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("mirror is corrupt at object %s (%v); it is fetched again", e.Hash, e.Err)
+	return fmt.Sprintf("mirror is corrupt at object %s (%v); it is fetched anew", e.Hash, e.Err)
 }
 func (e *CorruptError) Unwrap() error { return e.Err }
+
+// PackError says that the server sent a pack that is damaged, incomplete or crafted.
+type PackError struct {
+	URL string
+	Err error
+}
+
+func (e *PackError) Error() string {
+	return fmt.Sprintf("fetch from %s: pack refused: %v", e.URL, e.Err)
+}
+func (e *PackError) Unwrap() error { return e.Err }
+
+// DiskError says that the mirror could not be read or written: the disk is full or failing.
+type DiskError struct {
+	Op  string
+	Err error
+}
+
+func (e *DiskError) Error() string { return fmt.Sprintf("%s the mirror: %v", e.Op, e.Err) }
+func (e *DiskError) Unwrap() error { return e.Err }

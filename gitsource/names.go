@@ -30,37 +30,48 @@ type entry struct {
 	hash plumbing.Hash
 }
 
-// parseTree reads a tree object byte by byte instead of trusting a decoder that was made to be
-// lenient: what Git itself would never write is refused. path names the directory in errors.
-func parseTree(path string, raw []byte) ([]entry, error) {
+// splitTree reads a tree object byte by byte instead of trusting a decoder that was made to be lenient.
+func splitTree(raw []byte) ([]entry, error) {
 	var entries []entry
-	seen := make(map[string]bool)
 	for len(raw) > 0 {
 		head, rest, ok := bytes.Cut(raw, []byte{0})
 		mode, name, ok2 := strings.Cut(string(head), " ")
 		if !ok || !ok2 || len(rest) < len(plumbing.Hash{}) {
-			return nil, &TreeError{Path: path, Reason: "is a malformed tree object"}
+			return nil, errors.New("is a malformed tree object")
 		}
 		n, err := strconv.ParseUint(mode, 8, 32)
 		if err != nil {
-			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds a malformed mode %.20q", mode)}
+			return nil, fmt.Errorf("holds the malformed mode %.20q", mode)
 		}
 		e := entry{name: name, mode: uint32(n)}
 		copy(e.hash[:], rest)
 		raw = rest[len(e.hash):]
-		if err := checkName(name); err != nil {
-			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %.80q, which %s", name, err)}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// parseTree is splitTree for a directory that is read: what Git itself would never write is refused.
+// path names the directory in errors.
+func parseTree(path string, raw []byte) ([]entry, error) {
+	entries, err := splitTree(raw)
+	if err != nil {
+		return nil, &TreeError{Path: path, Reason: err.Error()}
+	}
+	seen := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		if err := checkName(e.name); err != nil {
+			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %.80q, which %s", e.name, err)}
 		}
-		if seen[name] {
-			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %q twice", name)}
+		if seen[e.name] {
+			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %q twice", e.name)}
 		}
-		seen[name] = true
+		seen[e.name] = true
 		switch e.mode {
 		case modeDir, modeFile, modeGroupFile, modeExec, modeLink, modeSubmodule:
 		default:
-			return nil, &TreeError{Path: join(path, name), Reason: fmt.Sprintf("has mode %06o, which is neither file, directory, link nor submodule", e.mode)}
+			return nil, &TreeError{Path: join(path, e.name), Reason: fmt.Sprintf("has mode %06o, which is neither file, directory, link nor submodule", e.mode)}
 		}
-		entries = append(entries, e)
 	}
 	return entries, nil
 }
