@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
+	"github.com/nexus-platform/reconciler/kube/fault"
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -51,7 +53,7 @@ func owners(live *unstructured.Unstructured) []string {
 
 // clientSide finds the managers that applied an object client-side, as kubectl apply does.
 func clientSide(live *unstructured.Unstructured) []string {
-	mark := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata", "annotations", lastApplied))
+	mark := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata", "annotations", fields.LastApplied))
 	var names []string
 	for _, e := range csaupgrade.FindFieldsOwners(live.GetManagedFields(), metav1.ManagedFieldsOperationUpdate, mark) {
 		names = append(names, e.Manager)
@@ -61,7 +63,7 @@ func clientSide(live *unstructured.Unstructured) []string {
 
 // clientSideOnly reports a conflict with nobody but who applied the object client-side before it was adopted: that was the same hand.
 func (w *writing) clientSideOnly(ctx context.Context, conflict *ConflictError) bool {
-	live, err := w.c.Read(ctx, w.ref, w.gvk.Version)
+	live, err := w.c.Read(ctx, w.Ref, w.Kind.Version)
 	if err != nil || live.GetUID() != w.pre.UID {
 		return false
 	}
@@ -76,7 +78,7 @@ func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*u
 	if len(names) == 0 {
 		return live, nil
 	}
-	ours, err := owned(live)
+	ours, err := fields.Owned(live)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*u
 	changed := false
 	for _, e := range live.GetManagedFields() {
 		if e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == "" && slices.Contains(names, e.Manager) {
-			set, err := entrySet(e)
+			set, err := fields.EntrySet(e)
 			if err != nil {
 				return nil, err
 			}
@@ -101,18 +103,18 @@ func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*u
 	if !changed {
 		return live, nil
 	}
-	return w.c.mergePatch(ctx, w.request, w.mapping, live, map[string]any{"managedFields": entries})
+	return w.c.mergePatch(ctx, w.Request, w.mapping, live, map[string]any{"managedFields": entries})
 }
 
 // mergePatch changes metadata of exactly this state of an object.
-func (c *Cluster) mergePatch(ctx context.Context, q request, m Mapping, live *unstructured.Unstructured, metadata map[string]any) (*unstructured.Unstructured, error) {
+func (c *Cluster) mergePatch(ctx context.Context, q fault.Request, m Mapping, live *unstructured.Unstructured, metadata map[string]any) (*unstructured.Unstructured, error) {
 	metadata["uid"], metadata["resourceVersion"] = live.GetUID(), live.GetResourceVersion()
 	data, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		return nil, err
 	}
 	options := metav1.PatchOptions{FieldManager: object.FieldManager}
-	u, _, err := c.do(ctx, q, c.rest.Patch(types.MergePatchType).AbsPath(m.path(q.ref.Namespace, q.ref.Name)...).
+	u, _, err := c.do(ctx, q, c.rest.Patch(types.MergePatchType).AbsPath(m.path(q.Ref.Namespace, q.Ref.Name)...).
 		SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion).Body(data))
 	return u, err
 }
@@ -125,7 +127,8 @@ func (c *Cluster) Disown(ctx context.Context, live *unstructured.Unstructured) e
 	if err != nil {
 		return err
 	}
-	q := request{ref: ref, gvk: gvk, write: true}
+	c.cache.Expect(ref, uid)
+	q := fault.Request{Ref: ref, Kind: gvk, Write: true}
 	for try := 1; ; try++ {
 		others := slices.DeleteFunc(live.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == object.FieldManager })
 		if len(others) == 0 {
@@ -176,6 +179,7 @@ func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured)
 		if !touched(live) {
 			return nil
 		}
+		c.cache.Expect(ref, live.GetUID())
 		// The first update makes us the owner of what it changed, the second gives that back.
 		if live, err = c.replace(ctx, m, image, live); err == nil && touched(live) {
 			_, err = c.replace(ctx, m, image, live)
@@ -209,9 +213,9 @@ func (c *Cluster) replace(ctx context.Context, m Mapping, image, live *unstructu
 	if err != nil {
 		return nil, err
 	}
-	q := request{ref: object.RefOf(image), gvk: image.GroupVersionKind(), write: true}
+	q := fault.Request{Ref: object.RefOf(image), Kind: image.GroupVersionKind(), Write: true}
 	options := metav1.UpdateOptions{FieldManager: object.FieldManager}
-	u, _, err := c.do(ctx, q, c.rest.Verb(http.MethodPut).AbsPath(m.path(q.ref.Namespace, q.ref.Name)...).
+	u, _, err := c.do(ctx, q, c.rest.Verb(http.MethodPut).AbsPath(m.path(q.Ref.Namespace, q.Ref.Name)...).
 		SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion).Body(data))
 	return u, err
 }

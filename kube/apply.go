@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"github.com/nexus-platform/reconciler/kube/fault"
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -42,7 +44,7 @@ type fingerprint struct {
 // status or from fields of others is then repeated, a bounded number of times.
 func PreOf(live *unstructured.Unstructured, force bool) Pre {
 	pre := Pre{UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Force: force, Born: live.GetAnnotations()[object.BornAnnotation]}
-	if rec, err := record(live); err == nil {
+	if rec, err := fields.Record(live); err == nil {
 		p := &fingerprint{fields: rec.Fields}
 		if p.digest, err = LiveDigest(live, p.fields); err == nil {
 			pre.planned = p
@@ -92,11 +94,11 @@ func (c *Cluster) Apply(ctx context.Context, body *unstructured.Unstructured, pr
 	if live, err = w.shed(ctx, live); err != nil {
 		return Applied{}, err
 	}
-	rec, err := record(live)
+	rec, err := fields.Record(live)
 	if err != nil {
 		return Applied{}, err
 	}
-	c.cache.wrote(live, c.Environment)
+	c.cache.Wrote(live)
 	return Applied{
 		UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Generation: live.GetGeneration(), Record: rec,
 		Created: pre.Create, Unchanged: live.GetResourceVersion() == w.pre.ResourceVersion, Object: live,
@@ -112,7 +114,7 @@ func (c *Cluster) DryRun(ctx context.Context, body *unstructured.Unstructured, p
 	w.dry = true
 	live, status, err := w.send(ctx)
 	if err == nil && pre.Create && status != http.StatusCreated {
-		return nil, exists(w.ref, live, c.Environment)
+		return nil, exists(w.Ref, live, c.Environment)
 	}
 	return live, err
 }
@@ -120,7 +122,7 @@ func (c *Cluster) DryRun(ctx context.Context, body *unstructured.Unstructured, p
 // writing is one apply under way.
 type writing struct {
 	c *Cluster
-	request
+	fault.Request
 	mapping     Mapping
 	body        *unstructured.Unstructured // what is sent, without precondition
 	pre         Pre
@@ -135,14 +137,14 @@ func (c *Cluster) writing(ctx context.Context, body *unstructured.Unstructured, 
 		return nil, err
 	}
 	if !pre.Create && (pre.UID == "" || pre.ResourceVersion == "") {
-		return nil, invalid(ref, "metadata", "an update needs the uid and the resourceVersion of what was planned")
+		return nil, fault.Invalid(ref, "metadata", "an update needs the uid and the resourceVersion of what was planned")
 	}
 	if pre.planned == nil && !pre.Create {
-		if l, ok := c.cache.live(ref); ok && l.ResourceVersion == pre.ResourceVersion {
+		if l, ok := c.cache.Live(ref); ok && l.ResourceVersion == pre.ResourceVersion {
 			pre.planned = PreOf(l.Object(), pre.Force).planned
 		}
 	}
-	return &writing{c: c, request: request{ref: ref, gvk: gvk, write: true}, mapping: m, body: dressed(body, c.Environment, pre.Born), pre: pre}, nil
+	return &writing{c: c, Request: fault.Request{Ref: ref, Kind: gvk, Write: true}, mapping: m, body: dressed(body, c.Environment, pre.Born), pre: pre}, nil
 }
 
 // dressed is a shallow copy of body with our marks and without what the API server writes.
@@ -151,7 +153,7 @@ func dressed(body *unstructured.Unstructured, environment types.UID, born string
 	delete(top, "status")
 	meta, _ := top["metadata"].(map[string]any)
 	meta = maps.Clone(meta)
-	for _, f := range bookkeeping {
+	for _, f := range fields.Bookkeeping {
 		delete(meta, f)
 	}
 	put(meta, "labels", object.EnvironmentLabel, string(environment))
@@ -204,7 +206,7 @@ func (w *writing) send(ctx context.Context) (*unstructured.Unstructured, int, er
 // reread looks at an object after a conflict. It moves the precondition on if the object may be written all
 // the same, and else returns the error that the caller gets.
 func (w *writing) reread(ctx context.Context, conflict error) error {
-	now, err := w.c.Read(ctx, w.ref, w.gvk.Version)
+	now, err := w.c.Read(ctx, w.Ref, w.Kind.Version)
 	var gone *NotFoundError
 	switch {
 	case errors.As(err, &gone) && w.pre.Create:
@@ -216,9 +218,9 @@ func (w *writing) reread(ctx context.Context, conflict error) error {
 		w.pre = PreOf(now, true)
 		return nil
 	case w.pre.Create:
-		return exists(w.ref, now, w.c.Environment)
+		return exists(w.Ref, now, w.c.Environment)
 	case now.GetUID() != w.pre.UID:
-		return &ConflictError{Ref: w.ref, Replaced: true, Cause: conflict}
+		return &ConflictError{Ref: w.Ref, Replaced: true, Cause: conflict}
 	case w.pre.planned == nil || now.GetDeletionTimestamp() != nil:
 		return conflict
 	}
@@ -251,14 +253,14 @@ func (w *writing) patch(ctx context.Context, body *unstructured.Unstructured, fo
 	top["metadata"] = meta
 	data, err := json.Marshal(top)
 	if err != nil {
-		return nil, 0, invalid(w.ref, "", "cannot be written as JSON")
+		return nil, 0, fault.Invalid(w.Ref, "", "cannot be written as JSON")
 	}
 	options := metav1.PatchOptions{FieldManager: object.FieldManager, FieldValidation: metav1.FieldValidationStrict, Force: &force}
 	if w.dry {
 		options.DryRun = []string{metav1.DryRunAll}
 	}
-	return w.c.do(ctx, w.request, w.c.rest.Patch(types.ApplyPatchType).
-		AbsPath(w.mapping.path(w.ref.Namespace, w.ref.Name)...).
+	return w.c.do(ctx, w.Request, w.c.rest.Patch(types.ApplyPatchType).
+		AbsPath(w.mapping.path(w.Ref.Namespace, w.Ref.Name)...).
 		SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion).
 		Body(data))
 }
@@ -267,29 +269,29 @@ func (w *writing) patch(ctx context.Context, body *unstructured.Unstructured, fo
 // exactly the fields that we alone own.
 func (w *writing) giveBack(ctx context.Context, live *unstructured.Unstructured) error {
 	w.pre = Pre{UID: live.GetUID(), ResourceVersion: live.GetResourceVersion()}
-	meta := map[string]any{"name": w.ref.Name}
-	if w.ref.Namespace != "" {
-		meta["namespace"] = w.ref.Namespace
+	meta := map[string]any{"name": w.Ref.Name}
+	if w.Ref.Namespace != "" {
+		meta["namespace"] = w.Ref.Namespace
 	}
 	bare := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": w.gvk.GroupVersion().String(), "kind": w.gvk.Kind, "metadata": meta,
+		"apiVersion": w.Kind.GroupVersion().String(), "kind": w.Kind.Kind, "metadata": meta,
 	}}
 	back, _, err := w.patch(ctx, bare, false)
 	if err != nil {
 		return err
 	}
-	return exists(w.ref, back, w.c.Environment)
+	return exists(w.Ref, back, w.c.Environment)
 }
 
 // do sends a request and decodes the object that answers it.
-func (c *Cluster) do(ctx context.Context, q request, r *rest.Request) (*unstructured.Unstructured, int, error) {
+func (c *Cluster) do(ctx context.Context, q fault.Request, r *rest.Request) (*unstructured.Unstructured, int, error) {
 	var status int
 	result := r.MaxRetries(retriesAfter).Do(ctx).StatusCode(&status)
 	if err := result.Error(); err != nil {
-		err = q.classify(err)
+		err = q.Classify(err)
 		var gone *NoKindError
 		if errors.As(err, &gone) {
-			c.kinds.forget(q.gvk)
+			c.kinds.forget(q.Kind)
 		}
 		return nil, status, err
 	}
@@ -301,7 +303,7 @@ func (c *Cluster) do(ctx context.Context, q request, r *rest.Request) (*unstruct
 		}
 		err = errors.New("it is not an object") // the decoder's text may quote it
 	}
-	return nil, status, q.classify(err)
+	return nil, status, q.Classify(err)
 }
 
 // pause waits, unless the context ends first.

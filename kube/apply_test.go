@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nexus-platform/reconciler/e2e/cluster/clustertest"
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -89,7 +90,7 @@ func TestEveryKindIsCreatedOnceUpdatedWithPreconditionsAndDeleted(t *testing.T) 
 				t.Errorf("dry-run of a create of what exists: %v", err)
 			}
 			now := read(t, c, u)
-			rec, err := record(now)
+			rec, err := fields.Record(now)
 			if err != nil || rec.Live != first.Record.Live || string(rec.Fields) != string(first.Record.Fields) {
 				t.Errorf("the refused creates changed the object: %v\n%s\n%s", err, rec.Fields, first.Record.Fields)
 			}

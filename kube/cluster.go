@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/nexus-platform/reconciler/kube/cache"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -37,10 +38,10 @@ type Cluster struct {
 	dynamic   *dynamic.DynamicClient
 	discovery *discovery.DiscoveryClient
 	kinds     kinds
-	cache     cache
+	cache     *cache.Cache
 
 	mu      sync.Mutex
-	watches map[scope]*watch
+	watches map[cache.Scope]*watch
 	closed  bool
 	running sync.WaitGroup
 }
@@ -62,8 +63,8 @@ func (c *Cluster) Open() error {
 	if c.discovery, err = discovery.NewDiscoveryClientForConfigAndClient(config, c.http); err != nil {
 		return fmt.Errorf("set up discovery of %s: %w", config.Host, err)
 	}
-	c.watches = map[scope]*watch{}
-	c.cache.open()
+	c.watches = map[cache.Scope]*watch{}
+	c.cache = cache.New(c.Environment)
 	return nil
 }
 

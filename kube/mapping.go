@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -58,12 +59,12 @@ func (c *Cluster) Mapping(ctx context.Context, gvk schema.GroupVersionKind) (Map
 func (c *Cluster) discover(ctx context.Context) error {
 	_, lists, failed, err := c.discovery.GroupsAndMaybeResourcesWithContext(ctx)
 	if err != nil {
-		return request{}.classify(err)
+		return fault.Request{}.Classify(err)
 	}
 	if lists == nil { // a server without aggregated discovery: one request per group
 		_, all, err := c.discovery.ServerGroupsAndResourcesWithContext(ctx)
 		if err != nil && len(all) == 0 {
-			return request{}.classify(err)
+			return fault.Request{}.Classify(err)
 		}
 		return c.kinds.learn(all, failed)
 	}
@@ -144,13 +145,13 @@ func (c *Cluster) locate(ctx context.Context, ref object.Ref, version string) (M
 		return Mapping{}, err
 	}
 	if ref.Name == "" {
-		return Mapping{}, invalid(ref, "metadata.name", "is missing")
+		return Mapping{}, fault.Invalid(ref, "metadata.name", "is missing")
 	}
 	if m.Namespaced && ref.Namespace == "" {
-		return Mapping{}, invalid(ref, "metadata.namespace", "is missing: "+ref.Kind+" objects are in namespaces")
+		return Mapping{}, fault.Invalid(ref, "metadata.namespace", "is missing: "+ref.Kind+" objects are in namespaces")
 	}
 	if !m.Namespaced && ref.Namespace != "" {
-		return Mapping{}, invalid(ref, "metadata.namespace", "is set: "+ref.Kind+" objects are in no namespace")
+		return Mapping{}, fault.Invalid(ref, "metadata.namespace", "is set: "+ref.Kind+" objects are in no namespace")
 	}
 	return m, nil
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -19,8 +20,12 @@ func (c *Cluster) Read(ctx context.Context, ref object.Ref, version string) (*un
 	if err != nil {
 		return nil, err
 	}
-	q := request{ref: ref, gvk: ref.GroupKind().WithVersion(version)}
+	q := fault.Request{Ref: ref, Kind: ref.GroupKind().WithVersion(version)}
 	u, _, err := c.do(ctx, q, c.rest.Get().AbsPath(m.path(ref.Namespace, ref.Name)...))
+	var gone *NotFoundError
+	if errors.As(err, &gone) && c.cache.Gone(ref) {
+		c.changed(ref)
+	}
 	return u, err
 }
 
@@ -37,7 +42,7 @@ func (c *Cluster) Delete(ctx context.Context, ref object.Ref, version string, ui
 		return err
 	}
 	if uid == "" {
-		return invalid(ref, "metadata.uid", "is needed to delete exactly what was planned")
+		return fault.Invalid(ref, "metadata.uid", "is needed to delete exactly what was planned")
 	}
 	background := metav1.DeletePropagationBackground
 	options := metav1.DeleteOptions{
@@ -47,16 +52,16 @@ func (c *Cluster) Delete(ctx context.Context, ref object.Ref, version string, ui
 	if resourceVersion != "" {
 		options.Preconditions.ResourceVersion = &resourceVersion
 	}
-	c.cache.expect(ref, uid)
-	q := request{ref: ref, gvk: ref.GroupKind().WithVersion(version), write: true}
+	c.cache.Expect(ref, uid)
+	q := fault.Request{Ref: ref, Kind: ref.GroupKind().WithVersion(version), Write: true}
 	result := c.rest.Delete().AbsPath(m.path(ref.Namespace, ref.Name)...).Body(&options).MaxRetries(retriesAfter).Do(ctx)
-	err = q.classify(result.Error())
+	err = q.Classify(result.Error())
 	var gone *NotFoundError
 	switch {
 	case err == nil, errors.As(err, &gone), errors.As(err, &unknown):
 		return nil
 	}
-	c.cache.unexpect(uid)
+	c.cache.Unexpect(uid)
 	return err
 }
 
@@ -114,7 +119,7 @@ func (c *Cluster) others(ctx context.Context, m Mapping, gvk schema.GroupVersion
 	for {
 		list, err := c.dynamic.Resource(m.Resource).Namespace(namespace).List(ctx, options)
 		if err != nil {
-			err = request{gvk: gvk}.classify(err)
+			err = fault.Request{Kind: gvk}.Classify(err)
 			var forbidden *ForbiddenError
 			var unserved *InvalidError // some aggregated kinds cannot be listed although they say so
 			var unknown *NoKindError

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	clientcache "k8s.io/client-go/tools/cache"
 
+	"github.com/nexus-platform/reconciler/kube/cache"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -31,10 +32,10 @@ func (w *watch) entry(o any) (entry, error) {
 	case entry:
 		return o, nil
 	case *unstructured.Unstructured:
-		if w.scope.side {
-			strip(o)
+		if w.scope.Side {
+			cache.Slim(o)
 		}
-		l, err := compact(o)
+		l, err := cache.NewLive(o)
 		return entry{l}, err
 	}
 	return entry{}, fmt.Errorf("a watch of %s brought a %T", w.gvk, o)
@@ -49,7 +50,7 @@ func (w *watch) Update(o any) error {
 	if err != nil {
 		return err
 	}
-	if w.c.cache.put(w.scope, e.Live) {
+	if w.c.cache.Put(w.scope, e.Live) {
 		w.tell(e.Live)
 	}
 	return nil
@@ -66,13 +67,12 @@ func (w *watch) Delete(o any) error {
 }
 
 func (w *watch) vanished(l *Live) {
-	was := w.c.cache.find(w.scope.side, l.Ref)
-	doubt, removed := w.c.cache.vanish(w.scope, l.Ref, l.ResourceVersion, l.Deleting)
+	doubtful, removed := w.c.cache.Vanish(w.scope, l.Ref, l.ResourceVersion, l.Deleting)
 	switch {
-	case doubt:
-		w.doubt(was)
-	case removed:
-		w.tell(was)
+	case doubtful != nil:
+		w.doubt(doubtful)
+	case removed != nil:
+		w.tell(removed)
 	}
 }
 
@@ -86,12 +86,12 @@ func (w *watch) Replace(list []any, resourceVersion string) error {
 			return err
 		}
 		listed[e.Ref] = true
-		if w.c.cache.put(w.scope, e.Live) {
+		if w.c.cache.Put(w.scope, e.Live) {
 			news = append(news, e.Live)
 		}
 	}
-	w.c.cache.reach(w.scope, resourceVersion)
-	for _, r := range w.c.cache.strayed(w.scope, listed) {
+	w.c.cache.Reach(w.scope, resourceVersion)
+	for _, r := range w.c.cache.Strayed(w.scope, listed) {
 		w.vanished(&Live{Ref: r, ResourceVersion: resourceVersion})
 	}
 	select {
@@ -113,16 +113,16 @@ func (w *watch) Resync() error { return nil }
 
 // UpdateResourceVersion notes how far the watch has come.
 func (w *watch) UpdateResourceVersion(resourceVersion string) {
-	w.c.cache.reach(w.scope, resourceVersion)
+	w.c.cache.Reach(w.scope, resourceVersion)
 }
 
 // tell reports a change: of an object of ours, or of the one whose pods or replica sets these are.
 func (w *watch) tell(l *Live) {
-	if !w.scope.side {
+	if !w.scope.Side {
 		w.c.changed(l.Ref)
 		return
 	}
-	if owner, ok := w.c.cache.owner(l); ok {
+	if owner, ok := w.c.cache.Owner(l); ok {
 		w.c.changed(owner)
 	}
 }

@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"errors"
-	"maps"
 	"sync"
 	"time"
 
@@ -18,6 +17,8 @@ import (
 	clientcache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/nexus-platform/reconciler/kube/cache"
+	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -27,9 +28,9 @@ const watchFor = time.Hour
 // watch is one running watch.
 type watch struct {
 	c       *Cluster
-	scope   scope
+	scope   cache.Scope
 	gvk     schema.GroupVersionKind
-	request request
+	request fault.Request
 	cancel  context.CancelFunc
 
 	once   sync.Once
@@ -52,7 +53,7 @@ var (
 // sync. Only what is not watched yet costs requests: one LIST per kind and namespace. A kind that the cluster does not
 // serve is passed over; ask again when it may. A watch survives an outage of the API server; a *ForbiddenError says that it may never begin.
 func (c *Cluster) Watch(ctx context.Context, kinds []schema.GroupVersionKind) error {
-	wanted := map[scope]schema.GroupVersionKind{}
+	wanted := map[cache.Scope]schema.GroupVersionKind{}
 	for _, gvk := range kinds {
 		if err := c.want(ctx, wanted, gvk, false); err != nil {
 			return err
@@ -83,7 +84,7 @@ func (c *Cluster) Watch(ctx context.Context, kinds []schema.GroupVersionKind) er
 }
 
 // want adds the scopes of one kind.
-func (c *Cluster) want(ctx context.Context, wanted map[scope]schema.GroupVersionKind, gvk schema.GroupVersionKind, side bool) error {
+func (c *Cluster) want(ctx context.Context, wanted map[cache.Scope]schema.GroupVersionKind, gvk schema.GroupVersionKind, side bool) error {
 	m, err := c.Mapping(ctx, gvk)
 	var unknown *NoKindError
 	if errors.As(err, &unknown) {
@@ -97,13 +98,13 @@ func (c *Cluster) want(ctx context.Context, wanted map[scope]schema.GroupVersion
 		namespaces = c.Namespaces
 	}
 	for _, ns := range namespaces {
-		wanted[scope{kind: gvk.GroupKind(), namespace: ns, side: side}] = gvk
+		wanted[cache.Scope{Kind: gvk.GroupKind(), Namespace: ns, Side: side}] = gvk
 	}
 	return nil
 }
 
 // ensure returns the watch of a scope, begun if there is none or one of another API version. The caller holds the lock.
-func (c *Cluster) ensure(ctx context.Context, s scope, gvk schema.GroupVersionKind) (*watch, error) {
+func (c *Cluster) ensure(ctx context.Context, s cache.Scope, gvk schema.GroupVersionKind) (*watch, error) {
 	if c.closed {
 		return nil, context.Canceled
 	}
@@ -119,13 +120,13 @@ func (c *Cluster) ensure(ctx context.Context, s scope, gvk schema.GroupVersionKi
 	}
 	w := &watch{
 		c: c, scope: s, gvk: gvk, synced: make(chan struct{}), ended: make(chan struct{}), wake: make(chan struct{}, 1),
-		request: request{ref: object.Ref{Group: gvk.Group, Kind: gvk.Kind, Namespace: s.namespace}, gvk: gvk},
+		request: fault.Request{Ref: object.Ref{Group: gvk.Group, Kind: gvk.Kind, Namespace: s.Namespace}, Kind: gvk},
 	}
 	// The watch outlives the call that began it; Close ends it. client-go must not log: it may quote objects.
 	life, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.Discard()))
 	w.cancel = cancel
 	silent := logr.Discard()
-	reflector := clientcache.NewReflectorWithOptions(w.lister(c.dynamic.Resource(m.Resource).Namespace(s.namespace)), &unstructured.Unstructured{}, w,
+	reflector := clientcache.NewReflectorWithOptions(w.lister(c.dynamic.Resource(m.Resource).Namespace(s.Namespace)), &unstructured.Unstructured{}, w,
 		clientcache.ReflectorOptions{
 			Logger: &silent, Name: gvk.String(), MinWatchTimeout: watchFor,
 			Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Cap: 5 * time.Second, Steps: 6, Factor: 2, Jitter: 0.5},
@@ -139,7 +140,7 @@ func (c *Cluster) ensure(ctx context.Context, s scope, gvk schema.GroupVersionKi
 // lister asks the API server for the reflector and keeps what goes wrong.
 func (w *watch) lister(client dynamic.ResourceInterface) clientcache.ListerWatcher {
 	selector := ""
-	if !w.scope.side {
+	if !w.scope.Side {
 		selector = object.EnvironmentLabel + "=" + string(w.c.Environment)
 	}
 	return clientcache.ToListWatcherWithWatchListSemantics(&clientcache.ListWatch{
@@ -160,7 +161,7 @@ func (w *watch) lister(client dynamic.ResourceInterface) clientcache.ListerWatch
 
 // note keeps the last error. A kind that is not served, and a first list that is forbidden, end the watch.
 func (w *watch) note(ctx context.Context, err error) {
-	err = w.request.classify(err)
+	err = w.request.Classify(err)
 	w.mu.Lock()
 	w.err = err
 	w.mu.Unlock()
@@ -170,7 +171,7 @@ func (w *watch) note(ctx context.Context, err error) {
 	case ctx.Err() != nil:
 	case errors.As(err, &unknown):
 		w.c.kinds.forget(w.gvk)
-		w.c.cache.forget(w.scope)
+		w.c.cache.Forget(w.scope)
 		w.end()
 		w.c.changed(object.Ref{})
 	case errors.As(err, &forbidden):
@@ -212,7 +213,7 @@ func (w *watch) await(ctx context.Context) error {
 		if err := last(); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 			return err
 		}
-		return request{}.classify(ctx.Err())
+		return fault.Request{}.Classify(ctx.Err())
 	}
 }
 
@@ -244,7 +245,7 @@ func (w *watch) explain(ctx context.Context) {
 			w.mu.Lock()
 			w.doubts = w.doubts[1:]
 			w.mu.Unlock()
-			if w.c.cache.settle(was, found, w.c.Environment) {
+			if w.c.cache.Settle(was, found) {
 				w.c.changed(was.Ref)
 			}
 		}
@@ -259,33 +260,4 @@ func (w *watch) doubt(l *Live) {
 	case w.wake <- struct{}{}:
 	default:
 	}
-}
-
-// strip keeps of a pod or replica set what health needs. It uses up u.
-func strip(u *unstructured.Unstructured) {
-	spec, _ := u.Object["spec"].(map[string]any)
-	keep := map[string]any{}
-	for _, f := range []string{"nodeName", "restartPolicy", "replicas"} {
-		if v, ok := spec[f]; ok {
-			keep[f] = v
-		}
-	}
-	for _, f := range []string{"containers", "initContainers"} {
-		list, _ := spec[f].([]any)
-		var short []any
-		for _, item := range list {
-			c, _ := item.(map[string]any)
-			c = maps.Clone(c)
-			maps.DeleteFunc(c, func(k string, _ any) bool { return k != "name" && k != "restartPolicy" })
-			short = append(short, c)
-		}
-		if short != nil {
-			keep[f] = short
-		}
-	}
-	u.Object["spec"] = keep
-	u.SetManagedFields(nil)
-	notes := u.GetAnnotations()
-	maps.DeleteFunc(notes, func(k, _ string) bool { return k != "deployment.kubernetes.io/revision" })
-	u.SetAnnotations(notes)
 }

@@ -1,4 +1,5 @@
-package kube
+// Package fault turns what an API server answers into typed errors that say what happened, and never quote a Secret.
+package fault
 
 import (
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -126,7 +128,8 @@ func (e *InvalidError) Error() string {
 
 func (e *InvalidError) Unwrap() error { return e.Cause }
 
-func invalid(ref object.Ref, path, message string) *InvalidError {
+// Invalid makes the error of one field.
+func Invalid(ref object.Ref, path, message string) *InvalidError {
 	return &InvalidError{Ref: ref, Fields: []InvalidField{{Path: path, Message: message}}}
 }
 
@@ -197,5 +200,5 @@ func causeText(err error) string {
 	if err == nil {
 		return "unknown"
 	}
-	return redact(err.Error())
+	return fields.Redact(err.Error())
 }

@@ -1,4 +1,4 @@
-package kube
+package fields
 
 import (
 	"regexp"
@@ -22,15 +22,15 @@ var (
 	pemBlock   = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
 )
 
-// redact takes out of a text what looks like a secret: passwords in URLs, assignments to telling names, tokens, private keys.
-func redact(text string) string {
+// Redact takes out of a text what looks like a secret: passwords in URLs, assignments to telling names, tokens, private keys.
+func Redact(text string) string {
 	text = userInfo.ReplaceAllString(text, "${1}"+masked+"@")
 	text = pemBlock.ReplaceAllString(text, masked)
 	text = bearer.ReplaceAllString(text, "${1} "+masked)
 	return assignment.ReplaceAllString(text, "${1}"+masked)
 }
 
-func isSecret(gk schema.GroupKind) bool { return gk.Group == "" && gk.Kind == "Secret" }
+func IsSecret(gk schema.GroupKind) bool { return gk.Group == "" && gk.Kind == "Secret" }
 
 // hidden reports whether the value at path must not be shown.
 func hidden(gk schema.GroupKind, path []step) bool {
@@ -38,7 +38,7 @@ func hidden(gk schema.GroupKind, path []step) bool {
 		return false
 	}
 	last := path[len(path)-1]
-	if isSecret(gk) {
+	if IsSecret(gk) {
 		return path[0].name == "data" || path[0].name == "stringData"
 	}
 	if last.name == "value" && len(path) > 1 { // {name: DB_PASSWORD, value: …}
@@ -53,15 +53,15 @@ func hidden(gk schema.GroupKind, path []step) bool {
 	return secretEnding.MatchString(last.name)
 }
 
-// lastApplied repeats the whole object, values of Secrets included.
-const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+// LastApplied repeats the whole object, values of Secrets included.
+const LastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 // dropped reports fields that no diff shows.
 func dropped(path []step) bool {
-	return len(path) == 3 && path[0].name == "metadata" && path[1].name == "annotations" && path[2].name == lastApplied
+	return len(path) == 3 && path[0].name == "metadata" && path[1].name == "annotations" && path[2].name == LastApplied
 }
 
 // plain makes a text of one short line.
 func plain(text string) string {
-	return strings.NewReplacer("\n", `\n`, "\t", `\t`, "\r", `\r`).Replace(redact(text))
+	return strings.NewReplacer("\n", `\n`, "\t", `\t`, "\r", `\r`).Replace(Redact(text))
 }

@@ -1,4 +1,4 @@
-package kube
+package fault
 
 import (
 	"context"
@@ -13,18 +13,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
 
-// request is what was asked of the API server, as far as its errors depend on it.
-type request struct {
-	ref   object.Ref
-	gvk   schema.GroupVersionKind
-	write bool
+// Request is what was asked of the API server, as far as the meaning of its answer depends on it.
+type Request struct {
+	Ref   object.Ref
+	Kind  schema.GroupVersionKind
+	Write bool
 }
 
-// classify turns what client-go returned into one of the errors of this package.
-func (q request) classify(err error) error {
+// Classify turns what client-go returned into one of the errors of this package.
+func (q Request) Classify(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -36,7 +37,7 @@ func (q request) classify(err error) error {
 	switch {
 	case errors.As(err, &dial) && dial.Op == "dial": // never reached the server
 		return &UnavailableError{Cause: err}
-	case q.write:
+	case q.Write:
 		return &LostAnswerError{Cause: err}
 	case errors.Is(err, context.Canceled):
 		return err
@@ -45,11 +46,11 @@ func (q request) classify(err error) error {
 }
 
 // refused turns a status of the API server into an error.
-func (q request) refused(s metav1.Status) error {
+func (q Request) refused(s metav1.Status) error {
 	cause := q.scrub(s)
 	message := cause.ErrStatus.Message
 	if by := deniedBy(s.Message); by != "" && s.Code < http.StatusInternalServerError {
-		return &DeniedError{Ref: q.ref, By: by, Message: message, Cause: cause}
+		return &DeniedError{Ref: q.Ref, By: by, Message: message, Cause: cause}
 	}
 	switch s.Code {
 	case http.StatusNotFound:
@@ -57,11 +58,11 @@ func (q request) refused(s metav1.Status) error {
 	case http.StatusConflict:
 		return q.conflict(s, cause)
 	case http.StatusForbidden:
-		return &ForbiddenError{Ref: q.ref, Message: message, Terminating: apierrors.HasStatusCause(cause, "NamespaceTerminating"), Cause: cause}
+		return &ForbiddenError{Ref: q.Ref, Message: message, Terminating: apierrors.HasStatusCause(cause, "NamespaceTerminating"), Cause: cause}
 	case http.StatusTooManyRequests:
 		return &ThrottledError{After: retryAfter(s), Cause: cause}
 	case http.StatusGatewayTimeout:
-		if q.write {
+		if q.Write {
 			return &LostAnswerError{Cause: cause}
 		}
 		return &UnavailableError{Cause: cause}
@@ -79,12 +80,12 @@ func (q request) refused(s metav1.Status) error {
 	return &UnavailableError{Cause: cause}
 }
 
-func (q request) missing(s metav1.Status, cause error) error {
+func (q Request) missing(s metav1.Status, cause error) error {
 	if s.Details == nil || s.Details.Name == "" { // the path itself is unknown
-		return &NoKindError{Kind: q.gvk}
+		return &NoKindError{Kind: q.Kind}
 	}
-	e := &NotFoundError{Ref: q.ref, Cause: cause}
-	if s.Details.Kind == "namespaces" && q.ref.Kind != "Namespace" {
+	e := &NotFoundError{Ref: q.Ref, Cause: cause}
+	if s.Details.Kind == "namespaces" && q.Ref.Kind != "Namespace" {
 		e.Namespace = s.Details.Name
 	}
 	return e
@@ -93,8 +94,8 @@ func (q request) missing(s metav1.Status, cause error) error {
 // conflictManager reads the manager out of `conflict with "kubectl" using v1`.
 var conflictManager = regexp.MustCompile(`conflict with "((?:[^"\\]|\\.)*)"`)
 
-func (q request) conflict(s metav1.Status, cause error) error {
-	e := &ConflictError{Ref: q.ref, Cause: cause}
+func (q Request) conflict(s metav1.Status, cause error) error {
+	e := &ConflictError{Ref: q.Ref, Cause: cause}
 	e.Replaced = strings.Contains(s.Message, "UID in precondition") || strings.Contains(s.Message, "UID in the precondition")
 	if s.Details == nil {
 		return e
@@ -126,14 +127,14 @@ var unappliable = regexp.MustCompile(`^failed to (?:create typed patch object|co
 var fieldFault = regexp.MustCompile(`^\.([^:\s]+): (.*)$`)
 
 // untyped makes the error of an object that does not fit the schema of its kind.
-func (q request) untyped(fault string, cause error) error {
-	e := &InvalidError{Ref: q.ref, Cause: cause}
+func (q Request) untyped(fault string, cause error) error {
+	e := &InvalidError{Ref: q.Ref, Cause: cause}
 	for _, line := range strings.Split(strings.TrimPrefix(fault, "errors:\n"), "\n") {
-		f := InvalidField{Message: redact(strings.TrimSpace(line))}
+		f := InvalidField{Message: fields.Redact(strings.TrimSpace(line))}
 		if m := fieldFault.FindStringSubmatch(f.Message); m != nil {
 			f = InvalidField{Path: m[1], Message: m[2]}
 		}
-		if isSecret(q.ref.GroupKind()) {
+		if fields.IsSecret(q.Ref.GroupKind()) {
 			f = InvalidField{Path: secretField(f.Path), Message: "does not fit the schema of a Secret (values are base64 under data)"}
 		}
 		e.Fields = append(e.Fields, f)
@@ -141,11 +142,11 @@ func (q request) untyped(fault string, cause error) error {
 	return e
 }
 
-func (q request) invalid(s metav1.Status, cause error) error {
+func (q Request) invalid(s metav1.Status, cause error) error {
 	if strings.Contains(s.Message, "metadata.uid: Invalid value") { // the uid that we demand is not that of the object
-		return &ConflictError{Ref: q.ref, Replaced: true, Cause: cause}
+		return &ConflictError{Ref: q.Ref, Replaced: true, Cause: cause}
 	}
-	e := &InvalidError{Ref: q.ref, Cause: cause}
+	e := &InvalidError{Ref: q.Ref, Cause: cause}
 	for _, text := range immutableTexts {
 		e.Immutable = e.Immutable || strings.Contains(s.Message, text)
 	}
@@ -162,13 +163,13 @@ func (q request) invalid(s metav1.Status, cause error) error {
 }
 
 // scrub takes out of a status what may quote a value: for a Secret every text but field names and reasons.
-func (q request) scrub(s metav1.Status) *apierrors.StatusError {
+func (q Request) scrub(s metav1.Status) *apierrors.StatusError {
 	clean := *s.DeepCopy()
-	if !isSecret(q.ref.GroupKind()) {
-		clean.Message = redact(clean.Message)
+	if !fields.IsSecret(q.Ref.GroupKind()) {
+		clean.Message = fields.Redact(clean.Message)
 		if clean.Details != nil {
 			for i := range clean.Details.Causes {
-				clean.Details.Causes[i].Message = redact(clean.Details.Causes[i].Message)
+				clean.Details.Causes[i].Message = fields.Redact(clean.Details.Causes[i].Message)
 			}
 		}
 		return &apierrors.StatusError{ErrStatus: clean}
@@ -203,8 +204,8 @@ func secretField(path string) string {
 }
 
 var denials = []*regexp.Regexp{
-	regexp.MustCompile(`^admission webhook "([^"]+)" denied the request`),
-	regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)' with binding '[^']+' denied request`),
+	regexp.MustCompile(`^admission webhook "([^"]+)" denied the Request`),
+	regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)' with binding '[^']+' denied Request`),
 }
 
 // deniedBy names the webhook or policy that refused, or is empty.

@@ -1,4 +1,5 @@
-package kube
+// Package fields compares two states of one object, field by field, as far as fields are owned, and masks what must not be shown.
+package fields
 
 import (
 	"bytes"
@@ -20,16 +21,16 @@ func ourMarks() *fieldpath.Set {
 	)
 }
 
-// isOurs reports the entry of managedFields that our applies own.
-func isOurs(e metav1.ManagedFieldsEntry) bool {
+// IsOurs reports the entry of managedFields that our applies own.
+func IsOurs(e metav1.ManagedFieldsEntry) bool {
 	return e.Manager == object.FieldManager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == ""
 }
 
-// owned returns the fields that our applies own in a live object, without our marks; empty if none.
-func owned(live *unstructured.Unstructured) (*fieldpath.Set, error) {
+// Owned returns the fields that our applies own in a live object, without our marks; empty if none.
+func Owned(live *unstructured.Unstructured) (*fieldpath.Set, error) {
 	for _, e := range live.GetManagedFields() {
-		if isOurs(e) {
-			set, err := entrySet(e)
+		if IsOurs(e) {
+			set, err := EntrySet(e)
 			if err != nil {
 				return nil, err
 			}
@@ -39,7 +40,7 @@ func owned(live *unstructured.Unstructured) (*fieldpath.Set, error) {
 	return fieldpath.NewSet(), nil
 }
 
-func entrySet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
+func EntrySet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
 	set := fieldpath.NewSet()
 	if e.FieldsV1 == nil {
 		return set, nil
@@ -61,10 +62,10 @@ func parseFields(fields []byte) (*fieldpath.Set, error) {
 	return set, nil
 }
 
-// LiveDigest is the digest of a live object over a field set (FieldsV1 JSON, as in
+// Digest is the digest of a live object over a field set (FieldsV1 JSON, as in
 // object.Record). Neither the status nor our marks nor what others own change it. Without fields it covers
 // all that people declared of the object.
-func LiveDigest(live *unstructured.Unstructured, fields []byte) (string, error) {
+func Digest(live *unstructured.Unstructured, fields []byte) (string, error) {
 	if len(fields) == 0 {
 		return object.Digest(content(live))
 	}
@@ -72,16 +73,16 @@ func LiveDigest(live *unstructured.Unstructured, fields []byte) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	ours, err := owned(live)
+	ours, err := Owned(live)
 	if err != nil {
 		return "", err
 	}
 	return object.Digest(restrict(live.Object, set, ours))
 }
 
-// record makes the inventory's record of an object as an apply of ours left it.
-func record(live *unstructured.Unstructured) (object.Record, error) {
-	set, err := owned(live)
+// Record makes the inventory's record of an object as an apply of ours left it.
+func Record(live *unstructured.Unstructured) (object.Record, error) {
+	set, err := Owned(live)
 	if err != nil {
 		return object.Record{}, err
 	}

@@ -1,4 +1,4 @@
-package kube
+package fields
 
 import (
 	"encoding/json"
@@ -15,15 +15,15 @@ import (
 	"github.com/nexus-platform/reconciler/object"
 )
 
-// FieldChange is one field that differs. What must not be shown is masked already, so
+// Change is one field that differs. What must not be shown is masked already, so
 // that nobody after Diff ever holds it.
-type FieldChange struct {
+type Change struct {
 	Path string `json:"path"`          // as kubectl writes it: spec.template.spec.containers[name=app].image
 	Old  string `json:"old,omitempty"` // short text; empty if it was not there
 	New  string `json:"new,omitempty"` // short text; empty if it goes
 }
 
-func (f FieldChange) String() string {
+func (f Change) String() string {
 	switch {
 	case f.Old == "":
 		return f.Path + ": + " + f.New
@@ -35,7 +35,7 @@ func (f FieldChange) String() string {
 
 // Diff lists the fields in which two states of one object differ, in order of path. Either may
 // be nil. Status, our own marks and what the API server counts for itself are left out.
-func Diff(old, new *unstructured.Unstructured) []FieldChange {
+func Diff(old, new *unstructured.Unstructured) []Change {
 	d := differ{}
 	if old != nil {
 		d.kind = old.GroupVersionKind().GroupKind()
@@ -43,16 +43,16 @@ func Diff(old, new *unstructured.Unstructured) []FieldChange {
 		d.kind = new.GroupVersionKind().GroupKind()
 	}
 	d.walk(nil, content(old), content(new))
-	slices.SortStableFunc(d.changes, func(a, b FieldChange) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortStableFunc(d.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
 	return d.changes
 }
 
-// bookkeeping is what the API server writes into metadata.
-var bookkeeping = []string{
+// Bookkeeping is what the API server writes into metadata.
+var Bookkeeping = []string{
 	"managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
 }
 
-// content is what people declared of an object: no status, no bookkeeping, none of our marks. The result shares what it can with u.
+// content is what people declared of an object: no status, no Bookkeeping, none of our marks. The result shares what it can with u.
 func content(u *unstructured.Unstructured) any {
 	if u == nil {
 		return nil
@@ -61,7 +61,7 @@ func content(u *unstructured.Unstructured) any {
 	delete(top, "status")
 	meta, _ := top["metadata"].(map[string]any)
 	meta = maps.Clone(meta)
-	for _, f := range bookkeeping {
+	for _, f := range Bookkeeping {
 		delete(meta, f)
 	}
 	strike(meta, "labels", object.EnvironmentLabel)
@@ -110,7 +110,7 @@ func pathText(path []step) string {
 
 type differ struct {
 	kind    schema.GroupKind
-	changes []FieldChange
+	changes []Change
 }
 
 // walk compares two values at one path.
@@ -162,13 +162,13 @@ func (d *differ) lists(path []step, old, new []any) {
 		d.walk(append(slices.Clip(path), step{key: k, item: "[" + key + "=" + k + "]"}), was[k], will[k])
 	}
 	if len(order) == len(newOrder) && !slices.Equal(order, newOrder) && slices.Equal(slices.Sorted(slices.Values(order)), slices.Sorted(slices.Values(newOrder))) {
-		d.changes = append(d.changes, FieldChange{Path: pathText(path) + " (order)", Old: clip(strings.Join(order, ", ")), New: clip(strings.Join(newOrder, ", "))})
+		d.changes = append(d.changes, Change{Path: pathText(path) + " (order)", Old: clip(strings.Join(order, ", ")), New: clip(strings.Join(newOrder, ", "))})
 	}
 }
 
 // report notes one change of a value that is not looked into.
 func (d *differ) report(path []step, old, new any) {
-	f := FieldChange{Path: pathText(path)}
+	f := Change{Path: pathText(path)}
 	if hidden(d.kind, path) {
 		switch {
 		case old == nil:
