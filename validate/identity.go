@@ -74,32 +74,41 @@ func (r *run) name(o object.Object) bool {
 // nameFaults applies the rule of the kind to the name, as the API server would.
 func (r *run) nameFaults(o object.Object) []string {
 	name := o.Ref.Name
-	switch gk := o.Ref.GroupKind(); {
-	case gk.Group == "rbac.authorization.k8s.io", gk.Kind == "ClusterTrustBundle", gk.Kind == "IPAddress":
+	switch gk := o.Ref.GroupKind().String(); {
+	case o.Ref.Group == rbacGroup, slices.Contains([]string{"ClusterTrustBundle.certificates.k8s.io", "IPAddress.networking.k8s.io", "PodDisruptionBudget.policy"}, gk):
 		return path.IsValidPathSegmentName(name)
-	case gk == schema.GroupKind{Kind: "Namespace"}:
+	case gk == "Namespace":
 		return validation.IsDNS1123Label(name)
-	case gk == schema.GroupKind{Kind: "Service"}:
-		return r.serviceName(o)
-	case gk == schema.GroupKind{Group: "batch", Kind: "CronJob"} && len(name) > 52:
+	case gk == "Service":
+		faults := validation.IsDNS1123Label(name)
+		if len(faults) == 0 && !r.serverHas("1.36") {
+			return r.byVersion(o, validation.IsDNS1035Label(name), "begins with a digit, which clusters before 1.36 refuse for a Service", "begin it with a letter")
+		}
+		return faults
+	case gk == "StatefulSet.apps":
+		faults := validation.IsDNS1123Subdomain(name)
+		if len(faults) == 0 && (r.ServerVersion == nil || r.serverHas("1.37")) {
+			return r.byVersion(o, validation.IsDNS1123Label(name), "has dots or more than 63 characters, which newer clusters refuse for a StatefulSet", "shorten it to one label")
+		}
+		return faults
+	case gk == "CronJob.batch" && len(name) > 52:
 		return []string{"is longer than 52 characters, so that the names of its Jobs do not fit"}
+	case gk == "Job.batch" && len(name) > 63:
+		return []string{"is longer than 63 characters, so that it does not fit into the label of its pods"}
 	}
 	return validation.IsDNS1123Subdomain(name)
 }
 
-// serviceName follows the server: until 1.35 a Service's name had to begin with a letter.
-func (r *run) serviceName(o object.Object) []string {
-	relaxed := r.ServerVersion != nil && r.ServerVersion.AtLeast(version.MustParseGeneric("1.36"))
-	faults := validation.IsDNS1123Label(o.Ref.Name)
-	strict := validation.IsDNS1035Label(o.Ref.Name)
-	switch {
-	case relaxed || len(faults) > 0:
+func (r *run) serverHas(minor string) bool {
+	return r.ServerVersion != nil && r.ServerVersion.AtLeast(version.MustParseGeneric(minor))
+}
+
+// byVersion makes a warning of faults that only some servers see, if nobody knows which one it will be.
+func (r *run) byVersion(o object.Object, faults []string, message, fix string) []string {
+	if r.ServerVersion != nil || len(faults) == 0 {
 		return faults
-	case r.ServerVersion != nil:
-		return strict
-	case len(strict) > 0:
-		r.warn(o, "name", "metadata.name", "begins with a digit, which clusters before 1.36 refuse for a Service", "begin it with a letter")
 	}
+	r.warn(o, "name", "metadata.name", message, fix)
 	return nil
 }
 

@@ -156,38 +156,17 @@ func (r *run) maker(ref object.Ref) (object.Ref, bool) {
 		}
 		switch {
 		case o.Ref.Kind == "Job":
-			if mentions(at[any](o, "spec"), func(s string) bool { return strings.Contains(s, ref.Name) }) {
+			if needs.Mentions(at[any](o, "spec"), func(s string) bool { return strings.Contains(s, ref.Name) }) {
 				return o.Ref, true
 			}
 		case !kinds.BuiltIn(o.Body.GroupVersionKind()):
 			if o.Ref.Name == ref.Name || strings.HasPrefix(ref.Name, o.Ref.Name+"-") ||
-				mentions(at[any](o, "spec"), func(s string) bool { return s == ref.Name }) {
+				needs.Mentions(at[any](o, "spec"), func(s string) bool { return s == ref.Name }) {
 				return o.Ref, true
 			}
 		}
 	}
 	return object.Ref{}, false
-}
-
-// mentions reports that a string somewhere in v matches.
-func mentions(v any, match func(string) bool) bool {
-	switch v := v.(type) {
-	case string:
-		return match(v)
-	case []any:
-		for _, e := range v {
-			if mentions(e, match) {
-				return true
-			}
-		}
-	case map[string]any:
-		for _, e := range v {
-			if mentions(e, match) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // key checks that a ConfigMap or Secret of the set has the key that a pod reads. One

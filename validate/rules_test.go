@@ -245,3 +245,23 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkCheckOfFiveThousandObjects(b *testing.B) {
+	var bodies []map[string]any
+	for i := range 5000 {
+		body := configMap(fmt.Sprintf("a-%d", i), map[string]any{"data": map[string]any{"key": strings.Repeat("x", 500)}})
+		if i%5 == 0 {
+			body["kind"], body["apiVersion"] = "Deployment", "apps/v1"
+			body["spec"] = map[string]any{"replicas": int64(0), "template": map[string]any{"spec": map[string]any{"containers": []any{map[string]any{
+				"name": "main", "image": "a", "envFrom": []any{map[string]any{"configMapRef": map[string]any{"name": fmt.Sprintf("a-%d", i+1)}}},
+			}}}}}
+		}
+		bodies = append(bodies, body)
+	}
+	set := setOf(b, bodies...)
+	for b.Loop() {
+		if findings, err := (&validate.Checker{}).Check(b.Context(), set); err != nil || len(findings) > 0 {
+			b.Fatal(findings, err)
+		}
+	}
+}

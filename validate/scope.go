@@ -16,6 +16,7 @@ import (
 const (
 	systemAccount     = "nexus-reconciler" // the reconciler's own service account
 	headPrefix        = "nexus-head-"      // of the journal's Secrets
+	rbacGroup         = "rbac.authorization.k8s.io"
 	everyNamespace    = "*"
 	chooseAnotherPath = "take it out of the repository"
 )
@@ -84,7 +85,7 @@ func (r *run) outOfReach(o object.Object) bool {
 // bindsUs refuses a binding that gives rights to the reconciler's accounts: they get theirs from the installation alone.
 func (r *run) bindsUs(o object.Object) bool {
 	switch o.Ref.GroupKind().String() {
-	case "RoleBinding.rbac.authorization.k8s.io", "ClusterRoleBinding.rbac.authorization.k8s.io":
+	case "RoleBinding." + rbacGroup, "ClusterRoleBinding." + rbacGroup:
 	default:
 		return false
 	}

@@ -84,6 +84,27 @@ func podClasses(o object.Object) []Need {
 	return list
 }
 
+// Mentions reports that a string somewhere in v matches.
+func Mentions(v any, match func(string) bool) bool {
+	switch v := v.(type) {
+	case string:
+		return match(v)
+	case []any:
+		for _, e := range v {
+			if Mentions(e, match) {
+				return true
+			}
+		}
+	case map[string]any:
+		for _, e := range v {
+			if Mentions(e, match) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // at reads a field of the body; the zero value if it is missing or of another type.
 func at[T any](o object.Object, fields ...string) T {
 	v, _, _ := unstructured.NestedFieldNoCopy(o.Body.Object, fields...)
