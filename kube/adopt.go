@@ -74,9 +74,27 @@ func (w *writing) clientSideOnly(ctx context.Context, conflict *ConflictError) b
 // shed takes the fields that we own away from who applied the object client-side before, whose claim
 // would keep a field in the object after it has left Git. It needs a request only once, after an adoption.
 func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	for try := 1; ; try++ {
+		entries, err := withoutOurs(live)
+		if err != nil || entries == nil {
+			return live, err
+		}
+		after, err := w.c.mergePatch(ctx, w.Request, w.mapping, live, map[string]any{"managedFields": entries})
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || try == busyTries {
+			return after, err
+		}
+		if live, err = w.c.Read(ctx, w.Ref, w.Kind.Version); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// withoutOurs is the managed fields of an object in which nobody who applied it client-side claims a field of ours; nil if it is so already.
+func withoutOurs(live *unstructured.Unstructured) ([]metav1.ManagedFieldsEntry, error) {
 	names := clientSide(live)
 	if len(names) == 0 {
-		return live, nil
+		return nil, nil
 	}
 	ours, err := fields.Owned(live)
 	if err != nil {
@@ -101,9 +119,9 @@ func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*u
 		entries = append(entries, e)
 	}
 	if !changed {
-		return live, nil
+		return nil, nil
 	}
-	return w.c.mergePatch(ctx, w.Request, w.mapping, live, map[string]any{"managedFields": entries})
+	return entries, nil
 }
 
 // mergePatch changes metadata of exactly this state of an object.

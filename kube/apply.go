@@ -44,11 +44,8 @@ type fingerprint struct {
 // status or from fields of others is then repeated, a bounded number of times.
 func PreOf(live *unstructured.Unstructured, force bool) Pre {
 	pre := Pre{UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Force: force, Born: live.GetAnnotations()[object.BornAnnotation]}
-	if rec, err := fields.Record(live); err == nil {
-		p := &fingerprint{fields: rec.Fields}
-		if p.digest, err = LiveDigest(live, p.fields); err == nil {
-			pre.planned = p
-		}
+	if set, digest, err := fields.Fingerprint(live); err == nil {
+		pre.planned = &fingerprint{fields: set, digest: digest}
 	}
 	return pre
 }

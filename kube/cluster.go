@@ -49,6 +49,7 @@ type Cluster struct {
 // Open builds the clients. It sends nothing.
 func (c *Cluster) Open() error {
 	config := dynamic.ConfigFor(c.Config)
+	config.WarningHandler = rest.NoWarnings{}
 	config.QPS = -1 // the API server's priority and fairness is the one throttle
 	config.GroupVersion = &schema.GroupVersion{}
 	config.APIPath = "/"

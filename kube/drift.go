@@ -13,7 +13,7 @@ import (
 // DriftReport says how an object differs from what was applied, and who did it.
 type DriftReport struct {
 	Ref       object.Ref
-	Verb      string    // edited, unlabelled or replaced (deleted and made again by somebody else)
+	Verb      string    // edited, or replaced: deleted and made again by somebody else
 	Manager   string    // of the newest change, or "unknown"
 	Operation string    // Apply or Update, with the subresource: Update/scale; empty if unknown
 	At        time.Time // of the newest change; zero if unknown
@@ -35,16 +35,11 @@ func (c *Cluster) Drift(live *Live, rec object.Record, want *unstructured.Unstru
 	if err != nil {
 		return nil, err
 	}
-	report := &DriftReport{Ref: rec.Ref, Verb: "edited", Manager: fields.Unknown, Fields: changes}
-	if len(changes) > 0 {
-		newest := slices.MaxFunc(changes, func(a, b fields.Drifted) int { return a.At.Compare(b.At) })
-		report.Manager, report.Operation, report.At = newest.Manager, newest.Operation, newest.At
-	}
-	switch {
-	case live.Unlabelled:
-		report.Verb = "unlabelled"
-	case len(changes) == 0:
+	if len(changes) == 0 {
 		return nil, nil
 	}
-	return report, nil
+	newest := slices.MaxFunc(changes, func(a, b fields.Drifted) int { return a.At.Compare(b.At) })
+	return &DriftReport{
+		Ref: rec.Ref, Verb: "edited", Manager: newest.Manager, Operation: newest.Operation, At: newest.At, Fields: changes,
+	}, nil
 }

@@ -90,3 +90,10 @@ func read(t *testing.T, c *Cluster, like *unstructured.Unstructured) *unstructur
 	}
 	return u
 }
+
+// afterwards is for what runs after the test's own context has ended.
+func afterwards(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -82,6 +82,9 @@ func (c *Cluster) Empty(ctx context.Context, live *unstructured.Unstructured) (b
 	}
 	born := live.GetAnnotations()[object.BornAnnotation]
 	for _, gvk := range kinds {
+		if derived[gvk.Kind] {
+			continue
+		}
 		m, err := c.Mapping(ctx, gvk)
 		var unknown *NoKindError
 		if errors.As(err, &unknown) {
@@ -97,6 +100,9 @@ func (c *Cluster) Empty(ctx context.Context, live *unstructured.Unstructured) (b
 	}
 	return true, nil
 }
+
+// derived kinds follow from others.
+var derived = map[string]bool{"Event": true, "Endpoints": true, "EndpointSlice": true, "PodMetrics": true}
 
 // definedKinds is one version of the kind that a definition defines.
 func definedKinds(crd *unstructured.Unstructured) []schema.GroupVersionKind {
@@ -148,8 +154,6 @@ func incidental(u *unstructured.Unstructured, born string) bool {
 		return true
 	}
 	switch u.GetKind() {
-	case "Event", "Endpoints", "EndpointSlice", "PodMetrics":
-		return true
 	case "ServiceAccount":
 		return u.GetName() == "default"
 	case "ConfigMap":

@@ -23,7 +23,6 @@ type Live struct {
 	ResourceVersion string
 	Generation      int64
 	Deleting        bool
-	Unlabelled      bool   // somebody took our label off; as it was found then
 	Born            string // the stamp of who created it
 	body            []byte // compact JSON: a decoded object takes five times the memory
 }
@@ -75,6 +74,7 @@ type Cache struct {
 	ours    map[object.Ref]*Live
 	side    map[place]map[string]*Live // by name
 	seen    map[Scope]string           // resourceVersion up to which a watch has told everything
+	shorn   map[object.Ref]bool        // there, but somebody took our label off: no watch follows it
 	leaving map[types.UID]bool         // deleted or given away by us: that they disappear needs no explanation
 }
 
@@ -82,7 +82,7 @@ type Cache struct {
 func New(environment types.UID) *Cache {
 	return &Cache{
 		environment: environment, ours: map[object.Ref]*Live{}, side: map[place]map[string]*Live{},
-		seen: map[Scope]string{}, leaving: map[types.UID]bool{},
+		seen: map[Scope]string{}, shorn: map[object.Ref]bool{}, leaving: map[types.UID]bool{},
 	}
 }
 
@@ -94,15 +94,20 @@ func (c *Cache) Live(r object.Ref) (*Live, bool) {
 	return l, ok
 }
 
+// Unlabelled reports that an object was found without our label when it vanished from its watch.
+func (c *Cache) Unlabelled(r object.Ref) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.shorn[r]
+}
+
 // Owned lists, in order, every object that carries our label.
 func (c *Cache) Owned() []object.Ref {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	refs := make([]object.Ref, 0, len(c.ours))
-	for r, l := range c.ours {
-		if !l.Unlabelled {
-			refs = append(refs, r)
-		}
+	for r := range c.ours {
+		refs = append(refs, r)
 	}
 	slices.SortFunc(refs, object.Ref.Compare)
 	return refs
@@ -157,11 +162,12 @@ func (c *Cache) get(side bool, r object.Ref) *Live {
 
 func (c *Cache) store(side bool, l *Live) bool {
 	have := c.get(side, l.Ref)
-	if have != nil && !have.Unlabelled && (have.ResourceVersion == l.ResourceVersion || newer(have.ResourceVersion, l.ResourceVersion)) {
+	if have != nil && (have.ResourceVersion == l.ResourceVersion || newer(have.ResourceVersion, l.ResourceVersion)) {
 		return false // the answer to a write of ours was faster than the watch
 	}
 	if !side {
 		c.ours[l.Ref] = l
+		delete(c.shorn, l.Ref)
 		return true
 	}
 	p := place{l.Ref.GroupKind(), l.Ref.Namespace}

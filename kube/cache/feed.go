@@ -68,7 +68,7 @@ func (c *Cache) Vanish(s Scope, r object.Ref, resourceVersion string, deleting b
 	c.advance(s, resourceVersion)
 	have := c.get(s.Side, r)
 	switch {
-	case have == nil, have.Unlabelled, newer(have.ResourceVersion, resourceVersion):
+	case have == nil, newer(have.ResourceVersion, resourceVersion):
 		return nil, nil
 	case s.Side, deleting, have.Deleting, c.leaving[have.UID]:
 		c.remove(s.Side, r)
@@ -88,23 +88,21 @@ func (c *Cache) Settle(was *Live, found *unstructured.Unstructured) bool {
 	if found == nil || found.GetUID() != was.UID {
 		return true
 	}
-	labelled := c.labelled(found)
-	if l, err := NewLive(found); err == nil {
-		l.Unlabelled = !labelled
-		c.ours[l.Ref] = l
+	if !c.labelled(found) {
+		c.shorn[was.Ref] = true
+	} else if l, err := NewLive(found); err == nil {
+		c.store(false, l)
 	}
 	return true
 }
 
-// Gone drops an unlabelled object, which no watch follows, after a read that did not find it. It reports whether that is news.
+// Gone forgets an object that lost our label after a read that did not find it: no watch tells of that. It reports whether that is news.
 func (c *Cache) Gone(r object.Ref) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.ours[r]; l == nil || !l.Unlabelled {
-		return false
-	}
-	c.remove(false, r)
-	return true
+	was := c.shorn[r]
+	delete(c.shorn, r)
+	return was
 }
 
 // Strayed lists what the cache holds in a scope and list has not.

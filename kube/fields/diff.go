@@ -179,7 +179,9 @@ func (d *differ) report(path []step, old, new any) {
 			f.Old, f.New = masked, masked+" (changed)"
 		}
 	} else {
-		f.Old, f.New = texts(old, new)
+		if f.Old, f.New = texts(old, new); f.Old == f.New {
+			f.New += " (changed)" // in what is redacted
+		}
 	}
 	d.changes = append(d.changes, f)
 }

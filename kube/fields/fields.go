@@ -51,6 +51,31 @@ func EntrySet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
 	return set, nil
 }
 
+// Fingerprint is a field set (FieldsV1 JSON) by which to see whether an object is still what was planned, and its digest: the fields
+// of our applies, or all that anybody manages where there are none.
+func Fingerprint(live *unstructured.Unstructured) (set []byte, digest string, err error) {
+	fields, err := Owned(live)
+	if err != nil {
+		return nil, "", err
+	}
+	if fields.Empty() {
+		for _, e := range live.GetManagedFields() {
+			theirs, err := EntrySet(e)
+			if err != nil {
+				return nil, "", err
+			}
+			if e.Subresource != "status" {
+				fields = fields.Union(theirs)
+			}
+		}
+	}
+	if set, err = fields.ToJSON(); err != nil {
+		return nil, "", fmt.Errorf("write a field set: %w", err)
+	}
+	digest, err = Digest(live, set)
+	return set, digest, err
+}
+
 func parseFields(fields []byte) (*fieldpath.Set, error) {
 	set := fieldpath.NewSet()
 	if len(fields) == 0 {
@@ -164,7 +189,8 @@ func pick(v any, element fieldpath.PathElement) (any, bool) {
 	return nil, false
 }
 
-// names reports that a key or value element means this item of a list.
+// names reports that a key or value element means this item of a list. A rendered item may leave out key fields
+// that the API server fills in (protocol: TCP).
 func names(element fieldpath.PathElement, item any) bool {
 	if element.Value != nil {
 		return value.Equals(*element.Value, value.NewValueInterface(item))
@@ -173,10 +199,13 @@ func names(element fieldpath.PathElement, item any) bool {
 	if !ok || element.Key == nil {
 		return false
 	}
+	found := false
 	for _, f := range *element.Key {
-		if v, has := m[f.Name]; !has || !value.Equals(f.Value, value.NewValueInterface(v)) {
+		v, has := m[f.Name]
+		if has && !value.Equals(f.Value, value.NewValueInterface(v)) {
 			return false
 		}
+		found = found || has
 	}
-	return true
+	return found
 }

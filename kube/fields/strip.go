@@ -7,7 +7,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
-	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
 // Strip prepares body for an apply to live so that fields which belong to somebody else, named by JSON pointers,
@@ -134,24 +133,10 @@ func itemElement(live *unstructured.Unstructured, path fieldpath.Path, list []an
 			continue
 		}
 		for element := range set.Children.All() {
-			if names(element, list[i]) || element.Key != nil && namesOnly(element, list[i]) {
+			if names(element, list[i]) {
 				return element
 			}
 		}
 	}
 	return fieldpath.IndexElement(i)
-}
-
-// namesOnly matches an item that leaves out key fields which the API server fills in (protocol: TCP).
-func namesOnly(element fieldpath.PathElement, item any) bool {
-	m, _ := item.(map[string]any)
-	found := false
-	for _, f := range *element.Key {
-		v, has := m[f.Name]
-		if has && !value.Equals(f.Value, value.NewValueInterface(v)) {
-			return false
-		}
-		found = found || has
-	}
-	return found
 }
