@@ -188,12 +188,13 @@ func (s *store) subtrees(h plumbing.Hash) (dirs []plumbing.Hash, err error) {
 		return nil, &TreeError{Path: "tree " + h.String(), Reason: err.Error()}
 	}
 	for _, e := range entries {
-		switch {
-		case e.mode == modeDir:
+		switch e.mode {
+		case modeDir:
 			dirs = append(dirs, e.hash)
-		case e.mode == modeSubmodule || s.has(e.hash):
-		default:
-			return nil, &CorruptError{Hash: e.hash.String(), Err: plumbing.ErrObjectNotFound}
+		case modeFile, modeGroupFile, modeExec, modeLink:
+			if !s.has(e.hash) {
+				return nil, &CorruptError{Hash: e.hash.String(), Err: plumbing.ErrObjectNotFound}
+			}
 		}
 	}
 	return dirs, nil

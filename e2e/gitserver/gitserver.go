@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -53,6 +55,7 @@ func prepare(tb testing.TB) *Server {
 	}
 	backend := filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(backend, w, r) }))
+	s.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	tb.Cleanup(s.server.Close)
 	return s
 }
@@ -73,7 +76,8 @@ func (s *Server) serve(backend string, w http.ResponseWriter, r *http.Request) {
 	if !s.v0.Load() {
 		env = append(env, "GIT_PROTOCOL="+r.Header.Get("Git-Protocol"))
 	}
-	(&cgi.Handler{Path: backend, Env: env, Stderr: &bytes.Buffer{}}).ServeHTTP(w, r)
+	// A client that hangs up is what many tests are about: nothing to tell.
+	(&cgi.Handler{Path: backend, Env: env, Stderr: io.Discard, Logger: log.New(io.Discard, "", 0)}).ServeHTTP(w, r)
 }
 
 // environment keeps the user's and the machine's configuration away from git.
@@ -128,6 +132,7 @@ func (s *Server) Init(name string) *Repo {
 		s.tb.Fatal(err)
 	}
 	r.Git("init", "-q", "--bare", "-b", "main", bare)
+	r.Git("--git-dir", bare, "config", "receive.denyDeleteCurrent", "ignore")
 	r.Git("init", "-q", "-b", "main")
 	r.Git("remote", "add", "origin", bare)
 	for _, pair := range [][2]string{
