@@ -10,56 +10,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/csaupgrade"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
-
-// exists makes the error of a create that found an object.
-func exists(ref object.Ref, live *unstructured.Unstructured, environment types.UID) *ExistsError {
-	return &ExistsError{
-		Ref: ref, Owners: owners(live), Object: live, Deleting: live.GetDeletionTimestamp() != nil,
-		Ours: live.GetLabels()[object.EnvironmentLabel] == string(environment),
-	}
-}
-
-// owners names who manages an object: by the marks that known tools leave, else by field managers.
-func owners(live *unstructured.Unstructured) []string {
-	labels, notes := live.GetLabels(), live.GetAnnotations()
-	var names []string
-	add := func(what, value string) {
-		if value != "" {
-			names = append(names, what+" "+value)
-		}
-	}
-	add("environment", labels[object.EnvironmentLabel])
-	add("Helm release", notes["meta.helm.sh/release-name"])
-	add("Flux Kustomization", labels["kustomize.toolkit.fluxcd.io/name"])
-	add("Flux HelmRelease", labels["helm.toolkit.fluxcd.io/name"])
-	add("Argo CD application", notes["argocd.argoproj.io/tracking-id"])
-	if len(names) > 0 {
-		return names
-	}
-	for _, e := range live.GetManagedFields() {
-		if e.Subresource == "" && e.Manager != object.FieldManager && !slices.Contains(names, e.Manager) {
-			names = append(names, e.Manager)
-		}
-	}
-	return names
-}
-
-// clientSide finds the managers that applied an object client-side, as kubectl apply does.
-func clientSide(live *unstructured.Unstructured) []string {
-	mark := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata", "annotations", fields.LastApplied))
-	var names []string
-	for _, e := range csaupgrade.FindFieldsOwners(live.GetManagedFields(), metav1.ManagedFieldsOperationUpdate, mark) {
-		names = append(names, e.Manager)
-	}
-	return names
-}
 
 // clientSideOnly reports a conflict with nobody but who applied the object client-side before it was adopted: that was the same hand.
 func (w *writing) clientSideOnly(ctx context.Context, conflict *ConflictError) bool {
@@ -67,7 +22,7 @@ func (w *writing) clientSideOnly(ctx context.Context, conflict *ConflictError) b
 	if err != nil || live.GetUID() != w.pre.UID {
 		return false
 	}
-	names := clientSide(live)
+	names := fields.ClientSide(live)
 	return !slices.ContainsFunc(conflict.Managers(), func(m string) bool { return !slices.Contains(names, m) })
 }
 
@@ -75,7 +30,7 @@ func (w *writing) clientSideOnly(ctx context.Context, conflict *ConflictError) b
 // would keep a field in the object after it has left Git. It needs a request only once, after an adoption.
 func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	for try := 1; ; try++ {
-		entries, err := withoutOurs(live)
+		entries, err := fields.WithoutOurs(live)
 		if err != nil || entries == nil {
 			return live, err
 		}
@@ -88,40 +43,6 @@ func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*u
 			return nil, err
 		}
 	}
-}
-
-// withoutOurs is the managed fields of an object in which nobody who applied it client-side claims a field of ours; nil if it is so already.
-func withoutOurs(live *unstructured.Unstructured) ([]metav1.ManagedFieldsEntry, error) {
-	names := clientSide(live)
-	if len(names) == 0 {
-		return nil, nil
-	}
-	ours, err := fields.Owned(live)
-	if err != nil {
-		return nil, err
-	}
-	var entries []metav1.ManagedFieldsEntry
-	changed := false
-	for _, e := range live.GetManagedFields() {
-		if e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == "" && slices.Contains(names, e.Manager) {
-			set, err := fields.EntrySet(e)
-			if err != nil {
-				return nil, err
-			}
-			rest := set.Difference(ours)
-			changed = changed || rest.Size() < set.Size()
-			raw, err := rest.ToJSON()
-			if err != nil {
-				return nil, err
-			}
-			e.FieldsV1 = &metav1.FieldsV1{Raw: raw}
-		}
-		entries = append(entries, e)
-	}
-	if !changed {
-		return nil, nil
-	}
-	return entries, nil
 }
 
 // mergePatch changes metadata of exactly this state of an object.

@@ -111,7 +111,7 @@ func (c *Cluster) DryRun(ctx context.Context, body *unstructured.Unstructured, p
 	w.dry = true
 	live, status, err := w.send(ctx)
 	if err == nil && pre.Create && status != http.StatusCreated {
-		return nil, exists(w.Ref, live, c.Environment)
+		return nil, fault.Exists(w.Ref, live, c.Environment)
 	}
 	return live, err
 }
@@ -141,35 +141,7 @@ func (c *Cluster) writing(ctx context.Context, body *unstructured.Unstructured, 
 			pre.planned = PreOf(l.Object(), pre.Force).planned
 		}
 	}
-	return &writing{c: c, Request: fault.Request{Ref: ref, Kind: gvk, Write: true}, mapping: m, body: dressed(body, c.Environment, pre.Born), pre: pre}, nil
-}
-
-// dressed is a shallow copy of body with our marks and without what the API server writes.
-func dressed(body *unstructured.Unstructured, environment types.UID, born string) *unstructured.Unstructured {
-	top := maps.Clone(body.Object)
-	delete(top, "status")
-	meta, _ := top["metadata"].(map[string]any)
-	meta = maps.Clone(meta)
-	for _, f := range fields.Bookkeeping {
-		delete(meta, f)
-	}
-	put(meta, "labels", object.EnvironmentLabel, string(environment))
-	if born != "" {
-		put(meta, "annotations", object.BornAnnotation, born)
-	}
-	top["metadata"] = meta
-	return &unstructured.Unstructured{Object: top}
-}
-
-// put sets one key of a map inside m, of which it makes a copy.
-func put(m map[string]any, field, key, v string) {
-	inner, _ := m[field].(map[string]any)
-	inner = maps.Clone(inner)
-	if inner == nil {
-		inner = map[string]any{}
-	}
-	inner[key] = v
-	m[field] = inner
+	return &writing{c: c, Request: fault.Request{Ref: ref, Kind: gvk, Write: true}, mapping: m, body: fields.Dress(body, c.Environment, pre.Born), pre: pre}, nil
 }
 
 // send applies, and repeats while only the status of a busy object stood in the way.
@@ -215,7 +187,7 @@ func (w *writing) reread(ctx context.Context, conflict error) error {
 		w.pre = PreOf(now, true)
 		return nil
 	case w.pre.Create:
-		return exists(w.Ref, now, w.c.Environment)
+		return fault.Exists(w.Ref, now, w.c.Environment)
 	case now.GetUID() != w.pre.UID:
 		return &ConflictError{Ref: w.Ref, Replaced: true, Cause: conflict}
 	case w.pre.planned == nil || now.GetDeletionTimestamp() != nil:
@@ -277,7 +249,7 @@ func (w *writing) giveBack(ctx context.Context, live *unstructured.Unstructured)
 	if err != nil {
 		return err
 	}
-	return exists(w.Ref, back, w.c.Environment)
+	return fault.Exists(w.Ref, back, w.c.Environment)
 }
 
 // do sends a request and decodes the object that answers it.

@@ -1,6 +1,9 @@
 package kube
 
 import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -12,3 +15,11 @@ func (c *Cluster) Unlabelled(r object.Ref) bool { return c.cache.Unlabelled(r) }
 
 // Owned lists, in order, every object of the watched kinds that carries our label.
 func (c *Cluster) Owned() []object.Ref { return c.cache.Owned() }
+
+// Pods lists the pods of a namespace in scope as the watch told them last: metadata, status and the names of containers. They are read only.
+func (c *Cluster) Pods(namespace string) []*corev1.Pod { return c.cache.Pods(namespace) }
+
+// ReplicaSets lists the replica sets of a namespace in scope in the same way.
+func (c *Cluster) ReplicaSets(namespace string) []*appsv1.ReplicaSet {
+	return c.cache.ReplicaSets(namespace)
+}

@@ -32,13 +32,17 @@ func (w *watch) entry(o any) (entry, error) {
 	case entry:
 		return o, nil
 	case *unstructured.Unstructured:
-		if w.scope.Side {
-			cache.Slim(o)
-		}
-		l, err := cache.NewLive(o)
+		l, err := w.compact(o)
 		return entry{l}, err
 	}
 	return entry{}, fmt.Errorf("a watch of %s brought a %T", w.gvk, o)
+}
+
+func (w *watch) compact(u *unstructured.Unstructured) (*Live, error) {
+	if w.scope.Side {
+		return cache.NewSide(u)
+	}
+	return cache.NewLive(u)
 }
 
 // Add stores an object that appeared.

@@ -43,11 +43,6 @@ type watch struct {
 	wake   chan struct{}
 }
 
-var (
-	podKind        = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	replicaSetKind = schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "ReplicaSet"}
-)
-
 // Watch makes sure that our labelled objects of these kinds are in the cache and stay up to
 // date until Close, in each namespace in scope, and the pods and replica sets of everybody beside them. It returns when all are in
 // sync. Only what is not watched yet costs requests: one LIST per kind and namespace. A kind that the cluster does not
@@ -59,7 +54,7 @@ func (c *Cluster) Watch(ctx context.Context, kinds []schema.GroupVersionKind) er
 			return err
 		}
 	}
-	for _, gvk := range []schema.GroupVersionKind{podKind, replicaSetKind} {
+	for _, gvk := range []schema.GroupVersionKind{cache.Pod, cache.ReplicaSet} {
 		if err := c.want(ctx, wanted, gvk, true); err != nil {
 			return err
 		}

@@ -211,14 +211,16 @@ func TestWatchFollowsChangesAndAsksWhatVanished(t *testing.T) {
 		}
 		ref := object.Ref{Group: "apps", Kind: "Deployment", Namespace: ns, Name: "web"}
 		apply(t, c, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: `+ns+`}, spec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}, spec: {containers: [{name: app, image: x}]}}}}`)
-		ear.until(t, "its pod is known", func() bool { return ear.count(ref) > 0 && len(c.cache.Side(podKind.GroupKind(), ns)) == 1 })
-		l := c.cache.Side(podKind.GroupKind(), ns)[0]
-		if owner, ok := c.cache.Owner(l); !ok || owner != ref {
-			t.Errorf("the pod belongs to %v, %t", owner, ok)
+		ear.until(t, "its pod is known", func() bool { return ear.count(ref) > 0 && len(c.Pods(ns)) == 1 })
+		before := ear.count(ref)
+		pod, set := c.Pods(ns)[0], c.ReplicaSets(ns)[0]
+		if pod.ManagedFields != nil || pod.Spec.Containers[0].Name != "app" || pod.Spec.Containers[0].Image != "" || set.Annotations["deployment.kubernetes.io/revision"] != "1" {
+			t.Errorf("not stripped to what health needs: %v, %v", pod, set)
 		}
-		if o := l.Object(); o.GetManagedFields() != nil || strings.Contains(fmt.Sprint(o.Object["spec"]), "image") {
-			t.Errorf("the pod is not stripped: %v", o.Object)
+		if err := client.CoreV1().Pods(ns).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
 		}
+		ear.until(t, "the deployment is told of its pod's end", func() bool { return ear.count(ref) > before && !slices.Contains(c.Pods(ns), pod) })
 	})
 }
 

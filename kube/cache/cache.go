@@ -25,6 +25,7 @@ type Live struct {
 	Deleting        bool
 	Born            string // the stamp of who created it
 	body            []byte // compact JSON: a decoded object takes five times the memory
+	side            any    // *corev1.Pod or *appsv1.ReplicaSet, then there is no body
 }
 
 // Object decodes the whole object. The caller owns the result.
@@ -111,40 +112,6 @@ func (c *Cache) Owned() []object.Ref {
 	}
 	slices.SortFunc(refs, object.Ref.Compare)
 	return refs
-}
-
-// Side lists the pods or replica sets of a namespace, in no order.
-func (c *Cache) Side(kind schema.GroupKind, namespace string) []*Live {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	names := c.side[place{kind, namespace}]
-	out := make([]*Live, 0, len(names))
-	for _, l := range names {
-		out = append(out, l)
-	}
-	return out
-}
-
-// Owner climbs from a pod or replica set to the object of ours that it belongs to.
-func (c *Cache) Owner(l *Live) (object.Ref, bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for l != nil {
-		controller := metav1.GetControllerOf(l.Object())
-		if controller == nil {
-			return object.Ref{}, false
-		}
-		gv, err := schema.ParseGroupVersion(controller.APIVersion)
-		if err != nil {
-			return object.Ref{}, false
-		}
-		up := object.Ref{Group: gv.Group, Kind: controller.Kind, Namespace: l.Ref.Namespace, Name: controller.Name}
-		if o := c.ours[up]; o != nil && o.UID == controller.UID {
-			return up, true
-		}
-		l = c.get(true, up)
-	}
-	return object.Ref{}, false
 }
 
 // newer reports that resourceVersion a comes after b; what cannot be compared is not newer.

@@ -204,8 +204,8 @@ func secretField(path string) string {
 }
 
 var denials = []*regexp.Regexp{
-	regexp.MustCompile(`^admission webhook "([^"]+)" denied the Request`),
-	regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)' with binding '[^']+' denied Request`),
+	regexp.MustCompile(`^admission webhook "([^"]+)" denied the request`),
+	regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)'(?: with binding '[^']+')? denied request`),
 }
 
 // deniedBy names the webhook or policy that refused, or is empty.

@@ -3,6 +3,7 @@ package fault
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,39 @@ func (e *ExistsError) Error() string {
 
 // UID of what is there.
 func (e *ExistsError) UID() types.UID { return e.Object.GetUID() }
+
+// Exists makes the error of a create that found an object.
+func Exists(ref object.Ref, live *unstructured.Unstructured, environment types.UID) *ExistsError {
+	return &ExistsError{
+		Ref: ref, Owners: owners(live), Object: live, Deleting: live.GetDeletionTimestamp() != nil,
+		Ours: live.GetLabels()[object.EnvironmentLabel] == string(environment),
+	}
+}
+
+// owners names who manages an object: by the marks that known tools leave, else by field managers.
+func owners(live *unstructured.Unstructured) []string {
+	labels, notes := live.GetLabels(), live.GetAnnotations()
+	var names []string
+	add := func(what, value string) {
+		if value != "" {
+			names = append(names, what+" "+value)
+		}
+	}
+	add("environment", labels[object.EnvironmentLabel])
+	add("Helm release", notes["meta.helm.sh/release-name"])
+	add("Flux Kustomization", labels["kustomize.toolkit.fluxcd.io/name"])
+	add("Flux HelmRelease", labels["helm.toolkit.fluxcd.io/name"])
+	add("Argo CD application", notes["argocd.argoproj.io/tracking-id"])
+	if len(names) > 0 {
+		return names
+	}
+	for _, e := range live.GetManagedFields() {
+		if e.Subresource == "" && e.Manager != object.FieldManager && !slices.Contains(names, e.Manager) {
+			names = append(names, e.Manager)
+		}
+	}
+	return names
+}
 
 // FieldConflict is a field that another manager owns.
 type FieldConflict struct{ Field, Manager string }

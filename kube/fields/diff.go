@@ -11,8 +11,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	"github.com/nexus-platform/reconciler/object"
 )
 
 // Change is one field that differs. What must not be shown is masked already, so
@@ -45,42 +43,6 @@ func Diff(old, new *unstructured.Unstructured) []Change {
 	d.walk(nil, content(old), content(new))
 	slices.SortStableFunc(d.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
 	return d.changes
-}
-
-// Bookkeeping is what the API server writes into metadata.
-var Bookkeeping = []string{
-	"managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
-}
-
-// content is what people declared of an object: no status, no Bookkeeping, none of our marks. The result shares what it can with u.
-func content(u *unstructured.Unstructured) any {
-	if u == nil {
-		return nil
-	}
-	top := maps.Clone(u.Object)
-	delete(top, "status")
-	meta, _ := top["metadata"].(map[string]any)
-	meta = maps.Clone(meta)
-	for _, f := range Bookkeeping {
-		delete(meta, f)
-	}
-	strike(meta, "labels", object.EnvironmentLabel)
-	strike(meta, "annotations", object.BornAnnotation)
-	top["metadata"] = meta
-	return top
-}
-
-// strike removes one key of a map inside m, and the map if it is empty then.
-func strike(m map[string]any, field, key string) {
-	inner, ok := m[field].(map[string]any)
-	if !ok {
-		return
-	}
-	inner = maps.Clone(inner)
-	delete(inner, key)
-	if m[field] = inner; len(inner) == 0 {
-		delete(m, field)
-	}
 }
 
 // step is one part of the path to a field: a name, or an item of a list by its key or index.
