@@ -19,12 +19,23 @@ import (
 	"github.com/nexus-platform/reconciler/object"
 )
 
+const (
+	statefulText = `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, namespace: NS}, spec: {replicas: 0, serviceName: db, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: app, image: x}]}}, volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}]}}`
+	jobText      = `{apiVersion: batch/v1, kind: Job, metadata: {name: job, namespace: NS}, spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name: app, image: x}]}}}}`
+	claimText    = `{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: c, namespace: NS}, spec: {accessModes: [ReadWriteOnce], storageClassName: none, resources: {requests: {storage: 2Gi}}}}`
+	bindingText  = `{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: b, namespace: NS}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}, subjects: [{kind: ServiceAccount, name: a, namespace: NS}]}`
+)
+
 func TestTheAPIServersRefusalsAreTyped(t *testing.T) {
 	c, _ := open(t, "env-errors", nil)
 	ns := clustertest.Namespace(t)
 	apply(t, c, strings.ReplaceAll(webText, "NS", ns))
 	apply(t, c, "{apiVersion: v1, kind: Secret, metadata: {name: fixed, namespace: "+ns+"}, immutable: true, data: {k: Q0FOQVJZ}}")
 	apply(t, c, "{apiVersion: v1, kind: Service, metadata: {name: svc, namespace: "+ns+"}, spec: {ports: [{port: 80}]}}")
+	apply(t, c, strings.ReplaceAll(statefulText, "NS", ns))
+	apply(t, c, strings.ReplaceAll(jobText, "NS", ns))
+	apply(t, c, strings.ReplaceAll(claimText, "NS", ns))
+	apply(t, c, strings.ReplaceAll(bindingText, "NS", ns))
 	apply(t, c, "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q, namespace: "+ns+"}, spec: {hard: {count/serviceaccounts: '0'}}}")
 	for _, tc := range []struct {
 		name, object string
@@ -38,6 +49,10 @@ func TestTheAPIServersRefusalsAreTyped(t *testing.T) {
 		{"a value out of range", strings.ReplaceAll(webText, "replicas: 2", "replicas: -2"), &InvalidError{}, "spec.replicas", false},
 		{"a selector that changes", strings.ReplaceAll(webText, "app: a", "app: b"), &InvalidError{}, "spec.selector", true},
 		{"a cluster IP that changes", "{apiVersion: v1, kind: Service, metadata: {name: svc, namespace: NS}, spec: {clusterIP: None, ports: [{port: 80}]}}", &InvalidError{}, "spec.clusterIP", true},
+		{"claim templates that change", strings.ReplaceAll(statefulText, "1Gi", "2Gi"), &InvalidError{}, "spec", true},
+		{"a Job's template that changes", strings.ReplaceAll(jobText, "image: x", "image: z"), &InvalidError{}, "spec.template", true},
+		{"a claim that shrinks", strings.ReplaceAll(claimText, "2Gi", "1Gi"), &InvalidError{}, "spec", true},
+		{"a role reference that changes", strings.ReplaceAll(bindingText, "name: reader", "name: writer"), &InvalidError{}, "roleRef", true},
 		{"an immutable Secret that changes", "{apiVersion: v1, kind: Secret, metadata: {name: fixed, namespace: NS}, immutable: true, data: {k: Q0FOQVJZMg==}}", &InvalidError{}, "immutable", true},
 		{"a Secret that is not base64", "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: NS}, data: {k: 'CANARY!'}}", &InvalidError{}, "base64", false},
 		{"a Secret with a number", "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: NS}, data: {k: 5150}}", &InvalidError{}, "data.k", false},
