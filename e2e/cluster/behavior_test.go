@@ -151,13 +151,14 @@ func TestWhatWasMadeJustBeforeAPodIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer watch.Stop()
-	const n = 20
+	const n = 100
 	for i := range n {
 		name := fmt.Sprintf("p%d", i)
 		if _, err := k.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: deployment("x", "x:1", 1).Spec.Template.Spec}
+		pod.Spec.NodeName = "node-0" // no scheduler in between: as early as can be
 		pod.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: name}}}}
 		if _, err := k.CoreV1().Pods(ns).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)

@@ -53,7 +53,7 @@ func Binary(ctx context.Context, progress io.Writer) (path string, err error) {
 	if touch(path) {
 		return path, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(home, 0o755); err != nil {
 		return "", err
 	}
 	unlock, err := lock(ctx, filepath.Join(home, "lock"), progress)
@@ -157,7 +157,7 @@ func (b *build) command(ctx context.Context, args ...string) *exec.Cmd {
 
 // run builds into path, which appears only when it is complete.
 func (b *build) run(ctx context.Context, path string, progress io.Writer) error {
-	temp := path + ".new"
+	temp := filepath.Join(filepath.Dir(filepath.Dir(path)), "new") // the lock's holder has it alone
 	defer os.Remove(temp)
 	meter := &meter{begin: time.Now()}
 	cmd := b.command(ctx, append(slices.Clone(b.args), "-o", temp, ".")...)
@@ -173,6 +173,9 @@ func (b *build) run(ctx context.Context, path string, progress io.Writer) error 
 		return fmt.Errorf("%w\n%s", err, meter.complaints())
 	}
 	fmt.Fprintf(progress, "devcluster built in %s\n", meter.elapsed())
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	return os.Rename(temp, path)
 }
 
