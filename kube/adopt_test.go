@@ -1,8 +1,11 @@
 package kube
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -254,5 +257,42 @@ func TestEmptyTellsWhetherANamespaceHoldsTheWorkOfOthers(t *testing.T) {
 	foreign(t, c, "somebody", manifest(t, "{apiVersion: v1, kind: Secret, metadata: {name: b, namespace: "+ns.GetName()+"}}"))
 	if empty, err := c.Empty(deadline(t), ns); err != nil || empty {
 		t.Errorf("with the Secret of somebody: empty %t, %v", empty, err)
+	}
+}
+
+func TestACreateThatFindsAnObjectAllTheSameGivesEverythingBack(t *testing.T) {
+	ns := clustertest.Namespace(t)
+	// On its way the resourceVersion that cannot match is lost, as in an aggregated API that does not look at it.
+	c, counter := open(t, "env-back", func(c *Cluster) {
+		c.Config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTrip(func(r *http.Request) (*http.Response, error) {
+				if r.Method == http.MethodPatch {
+					body, err := io.ReadAll(r.Body)
+					if err != nil {
+						return nil, err
+					}
+					body = bytes.ReplaceAll(body, []byte(`"resourceVersion":"1"`), []byte(`"generation":0`))
+					r = r.Clone(r.Context())
+					r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+				}
+				return next.RoundTrip(r)
+			})
+		})
+	})
+	before := foreign(t, c, "somebody", manifest(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: "+ns+"}, data: {same: s}}"))
+	want := manifest(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: "+ns+", labels: {x: z}}, data: {same: s, new: v}}")
+	var exists *ExistsError
+	counter.take()
+	if _, err := c.DryRun(deadline(t), want, Pre{Create: true}); !errors.As(err, &exists) {
+		t.Errorf("dry-run: %v", err)
+	}
+	if _, err := c.Apply(deadline(t), want, Pre{Create: true, Born: "env-back/1"}); !errors.As(err, &exists) || exists.Ours {
+		t.Errorf("apply: %v", err)
+	}
+	if n := len(counter.take()); n != 3 {
+		t.Errorf("%d requests, not a dry-run, an apply and one that gives back", n)
+	}
+	if diff := cmp.Diff(declared(before), declared(read(t, c, want))); diff != "" {
+		t.Errorf("not as it was:\n%s", diff)
 	}
 }

@@ -156,6 +156,9 @@ func (w *watch) lister(client dynamic.ResourceInterface) clientcache.ListerWatch
 
 // note keeps the last error. A kind that is not served, and a first list that is forbidden, end the watch.
 func (w *watch) note(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return // an error of the end, which has its reason already
+	}
 	err = w.request.Classify(err)
 	w.mu.Lock()
 	w.err = err
@@ -163,7 +166,6 @@ func (w *watch) note(ctx context.Context, err error) {
 	var forbidden *ForbiddenError
 	var unknown *NoKindError
 	switch {
-	case ctx.Err() != nil:
 	case errors.As(err, &unknown):
 		w.c.kinds.forget(w.gvk)
 		w.c.cache.Forget(w.scope)

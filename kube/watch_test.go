@@ -239,6 +239,24 @@ func patch[T any](t *testing.T, do patcher[T], name, body string, subresources .
 	return out
 }
 
+func TestWatchFollowsTheVersionThatIsApplied(t *testing.T) {
+	ns := clustertest.Namespace(t)
+	c, _ := open(t, "env-version", func(c *Cluster) { c.Namespaces = []string{ns} })
+	scaler := `{apiVersion: autoscaling/v1, kind: HorizontalPodAutoscaler, metadata: {name: a, namespace: ` + ns + `}, spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: a}}}`
+	a := apply(t, c, scaler)
+	for _, version := range []string{"v1", "v2"} {
+		if err := c.Watch(deadline(t), []schema.GroupVersionKind{{Group: "autoscaling", Version: version, Kind: "HorizontalPodAutoscaler"}}); err != nil {
+			t.Fatal(err)
+		}
+		if l, ok := c.Live(a.Record.Ref); !ok || l.Version != version || l.Object().GetAPIVersion() != "autoscaling/"+version {
+			t.Errorf("watched in %s, the cache holds %+v", version, l)
+		}
+	}
+	if len(c.Owned()) != 1 {
+		t.Errorf("the cache holds %v", c.Owned())
+	}
+}
+
 func TestWatchThatIsForbiddenSaysSoAndDoesNotHang(t *testing.T) {
 	ns := clustertest.Namespace(t)
 	c, _ := open(t, "env-forbidden", func(c *Cluster) {

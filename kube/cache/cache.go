@@ -129,7 +129,7 @@ func (c *Cache) get(side bool, r object.Ref) *Live {
 
 func (c *Cache) store(side bool, l *Live) bool {
 	have := c.get(side, l.Ref)
-	if have != nil && (have.ResourceVersion == l.ResourceVersion || newer(have.ResourceVersion, l.ResourceVersion)) {
+	if have != nil && have.Version == l.Version && (have.ResourceVersion == l.ResourceVersion || newer(have.ResourceVersion, l.ResourceVersion)) {
 		return false // the answer to a write of ours was faster than the watch
 	}
 	if !side {
