@@ -205,23 +205,31 @@ func TestWatchFollowsChangesAndAsksWhatVanished(t *testing.T) {
 			t.Errorf("requests were %q", got)
 		}
 	})
-	t.Run("pods report the workload that they belong to", func(t *testing.T) {
-		if err := c.Watch(deadline(t), []schema.GroupVersionKind{deploymentKind}); err != nil {
-			t.Fatal(err)
-		}
-		ref := object.Ref{Group: "apps", Kind: "Deployment", Namespace: ns, Name: "web"}
-		apply(t, c, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: `+ns+`}, spec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}, spec: {containers: [{name: app, image: x}]}}}}`)
-		ear.until(t, "its pod is known", func() bool { return ear.count(ref) > 0 && len(c.Pods(ns)) == 1 })
-		before := ear.count(ref)
-		pod, set := c.Pods(ns)[0], c.ReplicaSets(ns)[0]
-		if pod.ManagedFields != nil || pod.Spec.Containers[0].Name != "app" || pod.Spec.Containers[0].Image != "" || set.Annotations["deployment.kubernetes.io/revision"] != "1" {
-			t.Errorf("not stripped to what health needs: %v, %v", pod, set)
-		}
-		if err := client.CoreV1().Pods(ns).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		ear.until(t, "the deployment is told of its pod's end", func() bool { return ear.count(ref) > before && !slices.Contains(c.Pods(ns), pod) })
-	})
+}
+
+func TestPodsReportTheWorkloadThatTheyBelongTo(t *testing.T) {
+	ns := clustertest.Namespace(t)
+	ear := newEar()
+	c, _ := open(t, "env-pods", func(c *Cluster) { c.Namespaces, c.Changed = []string{ns}, ear.changed })
+	client, err := kubernetes.NewForConfig(clustertest.Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Watch(deadline(t), []schema.GroupVersionKind{deploymentKind}); err != nil {
+		t.Fatal(err)
+	}
+	ref := object.Ref{Group: "apps", Kind: "Deployment", Namespace: ns, Name: "web"}
+	apply(t, c, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: `+ns+`}, spec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}, spec: {containers: [{name: app, image: x}]}}}}`)
+	ear.until(t, "its pod is known", func() bool { return ear.count(ref) > 0 && len(c.Pods(ns)) == 1 })
+	before := ear.count(ref)
+	pod, set := c.Pods(ns)[0], c.ReplicaSets(ns)[0]
+	if pod.ManagedFields != nil || pod.Spec.Containers[0].Name != "app" || pod.Spec.Containers[0].Image != "" || set.Annotations["deployment.kubernetes.io/revision"] != "1" {
+		t.Errorf("not stripped to what health needs: %v, %v", pod, set)
+	}
+	if err := client.CoreV1().Pods(ns).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ear.until(t, "the deployment is told of its pod's end", func() bool { return ear.count(ref) > before && !slices.Contains(c.Pods(ns), pod) })
 }
 
 type patcher[T any] func(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (T, error)
