@@ -3,6 +3,8 @@ package gitsource
 import (
 	"fmt"
 
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
+	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
 	"github.com/nexus-platform/reconciler/gitsource/internal/remote"
 )
 
@@ -13,7 +15,17 @@ type (
 	HostKeyError       = remote.HostKeyError
 	RedirectError      = remote.RedirectError
 	BranchMissingError = remote.BranchMissingError
-	LimitError         = remote.LimitError
+	LimitError         = limit.Error
+)
+
+// What can be wrong with a commit or with the mirror.
+type (
+	TreeError    = objects.TreeError
+	CommitError  = objects.CommitError
+	CorruptError = objects.CorruptError
+	DiskError    = objects.DiskError
+	// CollisionError says that somebody attacks the repository.
+	CollisionError = objects.CollisionError
 )
 
 // LinkError says that a symbolic link cannot be followed inside the tree.
@@ -40,16 +52,6 @@ func (e *LFSError) Error() string {
 	return e.Path + ": is an LFS pointer; LFS is not fetched, so store the file in Git itself (git lfs migrate export)"
 }
 
-// TreeError says that a directory of the commit holds what Git itself would never write, or what misleads.
-type TreeError struct{ Path, Reason string }
-
-func (e *TreeError) Error() string { return e.Path + ": " + e.Reason }
-
-// CommitError says that a commit is malformed.
-type CommitError struct{ Hash, Reason string }
-
-func (e *CommitError) Error() string { return fmt.Sprintf("commit %s: %s", e.Hash, e.Reason) }
-
 // UnknownCommitError says that the mirror does not have a commit: it was not fetched, or has gone with
 // the history of a rewritten branch.
 type UnknownCommitError struct{ Hash string }
@@ -73,17 +75,6 @@ func (e *RewrittenError) Error() string {
 	return fmt.Sprintf("branch %s: history rewritten: %s does not descend from %s; push the branch back, or set rewrite to follow", e.Branch, e.New, e.Old)
 }
 
-// CorruptError says that the mirror on disk has lost or changed an object. The next Fetch heals it.
-type CorruptError struct {
-	Hash string
-	Err  error
-}
-
-func (e *CorruptError) Error() string {
-	return fmt.Sprintf("mirror is corrupt at object %s (%v); it is fetched anew", e.Hash, e.Err)
-}
-func (e *CorruptError) Unwrap() error { return e.Err }
-
 // PackError says that the server sent a pack that is damaged, incomplete or crafted.
 type PackError struct {
 	URL string
@@ -94,12 +85,3 @@ func (e *PackError) Error() string {
 	return fmt.Sprintf("fetch from %s: pack refused: %v", e.URL, e.Err)
 }
 func (e *PackError) Unwrap() error { return e.Err }
-
-// DiskError says that the mirror could not be read or written: the disk is full or failing.
-type DiskError struct {
-	Op  string
-	Err error
-}
-
-func (e *DiskError) Error() string { return fmt.Sprintf("%s the mirror: %v", e.Op, e.Err) }
-func (e *DiskError) Unwrap() error { return e.Err }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"syscall"
 	"time"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
 )
 
 // As on disk, so that callers who know os see what they know.
@@ -30,18 +32,18 @@ func (i info) IsDir() bool        { return i.mode.IsDir() }
 func (i info) Sys() any           { return nil }
 
 func (t *Tree) infoOf(n node, size int64, name string) info {
-	return info{name: name, size: size, mode: fileMode(n.mode), when: t.when}
+	return info{name: name, size: size, mode: fileMode(n.Mode), when: t.when}
 }
 
 func fileMode(mode uint32) fs.FileMode {
 	switch mode {
-	case modeDir:
+	case objects.ModeDir:
 		return fs.ModeDir | 0o555
-	case modeLink:
+	case objects.ModeLink:
 		return fs.ModeSymlink | 0o444
-	case modeSubmodule:
+	case objects.ModeSubmodule:
 		return fs.ModeIrregular
-	case modeExec:
+	case objects.ModeExec:
 		return 0o555
 	}
 	return 0o444
@@ -53,10 +55,10 @@ type dirEntry struct {
 	node node
 }
 
-func (d dirEntry) Name() string               { return d.node.name }
-func (d dirEntry) IsDir() bool                { return d.node.mode == modeDir }
-func (d dirEntry) Type() fs.FileMode          { return fileMode(d.node.mode).Type() }
-func (d dirEntry) Info() (fs.FileInfo, error) { return d.tree.describe(d.node, d.node.name) }
+func (d dirEntry) Name() string               { return d.node.Name }
+func (d dirEntry) IsDir() bool                { return d.node.Mode == objects.ModeDir }
+func (d dirEntry) Type() fs.FileMode          { return fileMode(d.node.Mode).Type() }
+func (d dirEntry) Info() (fs.FileInfo, error) { return d.tree.describe(d.node, d.node.Name) }
 func (d dirEntry) String() string             { return fs.FormatDirEntry(d) }
 
 func (t *Tree) list(dir node) ([]fs.DirEntry, error) {
@@ -66,7 +68,7 @@ func (t *Tree) list(dir node) ([]fs.DirEntry, error) {
 	}
 	out := make([]fs.DirEntry, len(entries))
 	for i, e := range entries {
-		out[i] = dirEntry{tree: t, node: node{entry: e, path: join(dir.path, e.name)}}
+		out[i] = dirEntry{tree: t, node: node{Entry: e, path: objects.Join(dir.path, e.Name)}}
 	}
 	return out, nil
 }

@@ -247,3 +247,15 @@ func TestAMirrorSurvivesARestartAndWhatAKillLeft(t *testing.T) {
 		}
 	}
 }
+
+func TestAServerThatClosesIdleConnectionsIsAskedAgain(t *testing.T) {
+	server := gitserver.Start(t)
+	hash := server.Init("shop").Release("first", "a", "1")
+	s := follow(open(t, gitsource.Remote{URL: server.URL("shop")}))
+	for range 20 {
+		if got, err := s.Tip(t.Context()); err != nil || got != hash {
+			t.Fatalf("%s, %v", got, err)
+		}
+		server.CloseConnections()
+	}
+}

@@ -110,6 +110,7 @@ func TestB01B03RewrittenBranches(t *testing.T) {
 	for name, rewrite := range rewrites {
 		for _, fresh := range []string{"with the old history in the mirror", "with an empty mirror"} {
 			t.Run(name+" "+fresh, func(t *testing.T) {
+				t.Parallel()
 				server := gitserver.Start(t)
 				repo := server.Init("shop")
 				repo.Release("first", "a", "1")
@@ -539,6 +540,7 @@ func TestB10DamagedPacks(t *testing.T) {
 	}
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := gitserver.Start(t)
 			repo := server.Init("shop")
 			good := repo.Release("good", "a", "1")

@@ -63,6 +63,7 @@ func TestA01A02SymlinksEndInsideTheTree(t *testing.T) {
 	}
 	for name, target := range links {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			tree := crafted(t, gitsource.Limits{}, func(repo *gitserver.Repo, blob string) []rawEntry {
 				link := repo.GitInput(target, "hash-object", "-w", "--stdin")
 				up := repo.GitInput("../..", "hash-object", "-w", "--stdin")
@@ -129,6 +130,7 @@ func TestA06HostileNames(t *testing.T) {
 		"..", ".", "a/../../x", "/etc", "new\nline", "esc\x1b[31m", "\xff\xfe", strings.Repeat("n", 4096),
 	} {
 		t.Run(fmt.Sprintf("%.20q", name), func(t *testing.T) {
+			t.Parallel()
 			tree := crafted(t, gitsource.Limits{}, func(_ *gitserver.Repo, blob string) []rawEntry {
 				return []rawEntry{{"100644", name, blob}, {"100644", "ok.yaml", blob}}
 			})
@@ -318,6 +320,7 @@ func noise(n int) string {
 func TestA15Modes(t *testing.T) {
 	for _, mode := range []string{"60000", "10000", "20000", "140000", "100000", "0", "777777"} {
 		t.Run("mode "+mode, func(t *testing.T) {
+			t.Parallel()
 			tree := crafted(t, gitsource.Limits{}, func(_ *gitserver.Repo, blob string) []rawEntry {
 				return []rawEntry{{mode, "device", blob}}
 			})

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
+	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
 	"github.com/nexus-platform/reconciler/gitsource/internal/remote"
 )
 
@@ -19,13 +21,12 @@ type (
 	Remote = remote.Remote
 	// Secret is text that no log, error or document shows.
 	Secret = remote.Secret
+	// Limits bound what one repository may cost.
+	Limits = limit.Limits
 )
 
-const (
-	newSuffix   = ".new" // a store that is being fetched, to replace another
-	asideSuffix = ".old" // a store that was replaced
-	maxPacks    = 64     // a mirror of more is fetched anew, into fewer
-)
+// DefaultLimits are the limits of a zero Limits.
+func DefaultLimits() Limits { return limit.Default() }
 
 // Mirrors keeps one bare repository on disk for each that is followed, shared by all who follow it with
 // the same credentials. What is in Dir may vanish at any time; it is fetched again.
@@ -52,10 +53,10 @@ func (m *Mirrors) Open(r Remote) (*Mirror, error) {
 		return mirror, nil
 	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
-		return nil, diskError("make", err)
+		return nil, &DiskError{Op: "make", Err: err}
 	}
-	limits := m.Limits.orDefault()
-	client, err := remote.New(r, remote.Bounds{FetchBytes: limits.FetchBytes, Refs: limits.Refs, Phase: limits.Phase}, m.Dir)
+	limits := m.Limits.OrDefault()
+	client, err := remote.New(r, limits, m.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (m *Mirrors) Open(r Remote) (*Mirror, error) {
 		url: addr.String(), dir: filepath.Join(m.Dir, dirName(addr, key)), limits: limits,
 		remote: r, client: client, turn: make(chan struct{}, 1), tips: make(map[string]*tip),
 	}
-	if mirror.store, err = openStore(mirror.dir); err != nil {
+	if mirror.store, err = objects.Open(mirror.dir); err != nil {
 		return nil, err
 	}
 	if m.open == nil {
@@ -99,7 +100,7 @@ type Mirror struct {
 	url    string
 	dir    string
 	limits Limits
-	store  *store
+	store  *objects.Store
 	turn   chan struct{} // held by the one who writes the store
 
 	mu     sync.Mutex
@@ -178,14 +179,14 @@ func (m *Mirror) Tree(ctx context.Context, hash string) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTree(hash, c.tree, c.when, m.store, m.limits), nil
+	return newTree(hash, c.Tree, c.When, m.store, m.limits), nil
 }
 
 // commit reads a commit that may not be there.
-func (m *Mirror) commit(hash string) (rawCommit, error) {
-	h, ok := parseHash(hash)
-	if !ok || !m.store.has(h) {
-		return rawCommit{}, &UnknownCommitError{Hash: hash}
+func (m *Mirror) commit(hash string) (objects.Commit, error) {
+	h, ok := objects.ParseHash(hash)
+	if !ok || !m.store.Has(h) {
+		return objects.Commit{}, &UnknownCommitError{Hash: hash}
 	}
-	return m.store.commit(h)
+	return m.store.Commit(h)
 }

@@ -102,6 +102,7 @@ func TestACorruptMirrorHeals(t *testing.T) {
 	for name, damage := range damages {
 		for _, restart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, restarted %t", name, restart), func(t *testing.T) {
+				t.Parallel()
 				server := gitserver.Start(t)
 				repo := server.Init("shop")
 				first := repo.Release("first", "a", strings.Repeat("1\n", 50), "d/b", "b")
@@ -203,25 +204,47 @@ func flip(name string) error {
 func TestManySmallFetchesDoNotPileUp(t *testing.T) {
 	server := gitserver.Start(t)
 	repo := server.Init("shop")
+	var stream strings.Builder
+	for i := range 70 {
+		fmt.Fprintf(&stream, "commit refs/heads/main\ncommitter Jane <j@x> %d +0000\ndata 1\nx\nM 100644 inline a\ndata 2\n%02d\n", i, i)
+	}
+	repo.GitInput(stream.String(), "fast-import", "--quiet")
+	repo.Git("push", "-q", "origin", "main")
 	dir := t.TempDir()
 	m, err := (&gitsource.Mirrors{Dir: dir}).Open(gitsource.Remote{URL: server.URL("shop")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := ""
-	most := 0
-	for i := range 70 {
-		next := repo.Release("again", "a", fmt.Sprint(i))
+	last, most, packs := "", 0, []string(nil)
+	for _, next := range strings.Fields(repo.Git("rev-list", "--reverse", "main")) {
 		if _, err := follow(m).Fetch(t.Context(), next, last); err != nil {
 			t.Fatal(err)
 		}
 		last = next
-		packs, _ := filepath.Glob(filepath.Join(dir, "*", "objects", "pack", "*.pack"))
+		packs, _ = filepath.Glob(filepath.Join(dir, "*", "objects", "pack", "*.pack"))
 		most = max(most, len(packs))
 	}
-	packs, _ := filepath.Glob(filepath.Join(dir, "*", "objects", "pack", "*.pack"))
 	if most > 64 || len(packs) > 10 {
 		t.Errorf("70 pushes made up to %d packs, at last %d", most, len(packs))
+	}
+}
+
+func TestADirectoryThatVanishesComesBack(t *testing.T) {
+	server := gitserver.Start(t)
+	repo := server.Init("shop")
+	repo.Release("first", "a", "1")
+	mirrors := &gitsource.Mirrors{Dir: t.TempDir()}
+	m, err := mirrors.Open(gitsource.Remote{URL: server.URL("shop")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetchTip(t, follow(m))
+	if err := os.RemoveAll(mirrors.Dir); err != nil {
+		t.Fatal(err)
+	}
+	repo.Release("second", "a", "2")
+	if got, err := treeOf(t, m, fetchTip(t, follow(m)).Hash).ReadFile("a"); err != nil || string(got) != "2" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -8,7 +8,21 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
+	"github.com/nexus-platform/reconciler/gitsource/internal/signed"
 )
+
+// Signatures says whose signatures make a commit trusted. Every asks each commit since the last good
+// one for a signature, instead of the tip alone.
+type Signatures = signed.Trust
+
+// ParseSignatures reads what is trusted: keyrings holds OpenPGP public keys, armored, any number of
+// blocks; allowed is in the format of ssh-keygen's ALLOWED SIGNERS; revoked lists ssh public keys, one
+// a line, that are no longer trusted.
+func ParseSignatures(keyrings, allowed, revoked []byte) (*Signatures, error) {
+	return signed.Parse(keyrings, allowed, revoked)
+}
 
 // Rewrite says what to do when a branch no longer descends from the last good commit.
 type Rewrite string
@@ -33,8 +47,8 @@ type Source struct {
 func (s *Source) Validate() error {
 	full := plumbing.NewBranchReferenceName(s.Branch)
 	switch {
-	case len(s.Branch) > maxName:
-		return fmt.Errorf("branch: its name is longer than %d bytes", maxName)
+	case len(s.Branch) > objects.MaxName:
+		return fmt.Errorf("branch: its name is longer than %d bytes", objects.MaxName)
 	case strings.HasPrefix(s.Branch, "refs/"):
 		return fmt.Errorf("branch %q: is a full ref; give its short name", s.Branch)
 	case strings.ContainsFunc(s.Branch, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '%' }), full.Validate() != nil, strings.HasPrefix(s.Branch, "-"):
@@ -64,7 +78,7 @@ func (s *Source) Tip(ctx context.Context) (string, error) {
 // and *UnknownCommitError if the branch moved meanwhile and no longer holds hash. The mirror is
 // whole after each of them.
 func (s *Source) Fetch(ctx context.Context, hash, lastGood string) (Commit, error) {
-	want, ok := parseHash(hash)
+	want, ok := objects.ParseHash(hash)
 	if !ok {
 		return Commit{}, &UnknownCommitError{Hash: hash}
 	}
@@ -78,7 +92,7 @@ func (s *Source) Fetch(ctx context.Context, hash, lastGood string) (Commit, erro
 	if err != nil {
 		return Commit{}, err
 	}
-	c := raw.describe()
+	c := describe(raw)
 	if hash == lastGood {
 		return c, nil
 	}
@@ -87,13 +101,13 @@ func (s *Source) Fetch(ctx context.Context, hash, lastGood string) (Commit, erro
 }
 
 // admit checks descent and signatures, and returns who signed the commit itself.
-func (s *Source) admit(ctx context.Context, c rawCommit, lastGood string) (signer string, err error) {
-	fresh, descends, err := s.news(ctx, c.hash, lastGood)
+func (s *Source) admit(ctx context.Context, c objects.Commit, lastGood string) (signer string, err error) {
+	fresh, descends, err := s.news(ctx, c.Hash, lastGood)
 	if err != nil {
 		return "", err
 	}
 	if !descends && s.Rewrite != FollowRewrite {
-		return "", &RewrittenError{Branch: s.Branch, Old: lastGood, New: c.hash.String()}
+		return "", &RewrittenError{Branch: s.Branch, Old: lastGood, New: c.Hash.String()}
 	}
 	if s.Signatures == nil {
 		return "", nil
@@ -104,16 +118,23 @@ func (s *Source) admit(ctx context.Context, c rawCommit, lastGood string) (signe
 	}
 	if s.Signatures.Every {
 		for _, h := range fresh {
-			raw, err := s.Mirror.store.commit(h)
+			raw, err := s.Mirror.store.Commit(h)
 			if err != nil {
 				return "", err
 			}
-			if _, err := s.Signatures.verify(raw, now()); err != nil {
+			if _, err := s.verify(raw, now()); err != nil {
 				return "", err
 			}
 		}
 	}
-	return s.Signatures.verify(c, now())
+	return s.verify(c, now())
+}
+
+func (s *Source) verify(c objects.Commit, now time.Time) (signer string, err error) {
+	if signer, err = s.Signatures.Verify(c, now); err != nil {
+		return "", &SignatureError{Commit: c.Hash.String(), Reason: err.Error()}
+	}
+	return printable(signer), nil
 }
 
 // news returns the commits that came since lastGood, and whether the commit descends from it. Without
@@ -122,14 +143,14 @@ func (s *Source) news(ctx context.Context, tip plumbing.Hash, lastGood string) (
 	if lastGood == "" {
 		return nil, true, nil
 	}
-	base, ok := parseHash(lastGood)
+	base, ok := objects.ParseHash(lastGood)
 	if !ok {
 		return nil, false, errors.New("last good commit: is no hash")
 	}
 	bases := []plumbing.Hash{base}
-	if !s.Mirror.store.has(base) { // gone with the history that held it
+	if !s.Mirror.store.Has(base) { // gone with the history that held it
 		bases = nil
 	}
-	fresh, reached, err := since(ctx, s.Mirror.store, tip, bases...)
+	fresh, reached, err := objects.Since(ctx, s.Mirror.store, tip, bases...)
 	return fresh, reached[base], err
 }

@@ -3,7 +3,9 @@ package gitsource_test
 import (
 	"bytes"
 	"compress/zlib"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/pem"
 	"fmt"
@@ -219,6 +221,32 @@ func TestB15HostKeys(t *testing.T) {
 			if e := as[*gitsource.HostKeyError](t, err); e.Fingerprint != c.fingerprint {
 				t.Errorf("%+v", e)
 			}
+		})
+	}
+}
+
+func TestTheServerIsAskedForTheKindOfKeyThatIsKnown(t *testing.T) {
+	git := gitserver.Start(t)
+	git.Init("shop").Release("first", "a", "1")
+	known, client := newHostKey(t), newSSHKey(t, "")
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := startSSH(t, &sshServer{}, client.signer.PublicKey(), sshKey{signer: ec}, known)
+	for name, line := range map[string]string{
+		"plain":  knownhosts.Normalize(server.address) + " " + known.line,
+		"hashed": knownhosts.HashHostname(knownhosts.Normalize(server.address)) + " " + known.line,
+		"ecdsa":  knownhosts.Normalize(server.address) + " " + string(ssh.MarshalAuthorizedKey(ec.PublicKey())),
+	} {
+		t.Run(name, func(t *testing.T) {
+			fetchTip(t, follow(open(t, gitsource.Remote{
+				URL: "ssh://git@" + server.address + git.Dir("shop"), SSHKey: gitsource.Secret(client.pem), KnownHosts: []byte(line),
+			})))
 		})
 	}
 }

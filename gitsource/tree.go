@@ -11,13 +11,11 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
 )
 
-const (
-	maxLinks      = 40
-	maxLinkTarget = 4096
-	maxLFSPointer = 1024
-)
+const maxLFSPointer = 1024 // bytes
 
 var lfsPrefix = []byte("version https://git-lfs.github.com/spec/")
 
@@ -28,36 +26,36 @@ var lfsPrefix = []byte("version https://git-lfs.github.com/spec/")
 // Beside *fs.PathError its methods return *LinkError, *SubmoduleError, *LFSError,
 // *TreeError, *LimitError and *CorruptError.
 type Tree struct {
-	commit  string
-	objects objects
-	root    node
-	when    time.Time
-	limits  Limits
+	commit string
+	from   reader
+	root   node
+	when   time.Time
+	limits Limits
 
 	mu      sync.Mutex
-	dirs    map[string][]entry // by real path, so that one tree under many names is counted under each
+	dirs    map[string][]objects.Entry // by real path, so that one tree under many names is counted under each
 	entries int
 	charged map[string]bool
 	bytes   int64
 }
 
-// objects is what a Tree needs of the mirror. Its errors are ready for the caller.
-type objects interface {
-	size(plumbing.Hash) (int64, error)
-	read(plumbing.Hash, plumbing.ObjectType) ([]byte, error)
+// reader is what a Tree needs of the mirror. Its errors are ready for the caller.
+type reader interface {
+	Size(plumbing.Hash) (int64, error)
+	Read(plumbing.Hash, plumbing.ObjectType) ([]byte, error)
 }
 
 // node is a place in the tree: path is real, that is free of links.
 type node struct {
-	entry
+	objects.Entry
 	path string
 }
 
-func newTree(commit string, root plumbing.Hash, when time.Time, from objects, limits Limits) *Tree {
+func newTree(commit string, root plumbing.Hash, when time.Time, from reader, limits Limits) *Tree {
 	return &Tree{
-		commit: commit, objects: from, when: when, limits: limits.orDefault(),
-		root: node{entry: entry{name: ".", mode: modeDir, hash: root}, path: "."},
-		dirs: make(map[string][]entry), charged: make(map[string]bool),
+		commit: commit, from: from, when: when, limits: limits.OrDefault(),
+		root: node{Entry: objects.Entry{Name: ".", Mode: objects.ModeDir, Hash: root}, path: "."},
+		dirs: make(map[string][]objects.Entry), charged: make(map[string]bool),
 	}
 }
 
@@ -70,7 +68,7 @@ func (t *Tree) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.mode == modeDir {
+	if n.Mode == objects.ModeDir {
 		list, err := t.list(n)
 		if err != nil {
 			return nil, err
@@ -90,7 +88,7 @@ func (t *Tree) ReadFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.mode == modeDir {
+	if n.Mode == objects.ModeDir {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errIsDirectory}
 	}
 	return t.content(n)
@@ -102,7 +100,7 @@ func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.mode != modeDir {
+	if n.Mode != objects.ModeDir {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errNotDirectory}
 	}
 	return t.list(n)
@@ -120,7 +118,7 @@ func (t *Tree) ReadLink(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if n.mode != modeLink {
+	if n.Mode != objects.ModeLink {
 		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
 	}
 	return t.target(n)
@@ -139,7 +137,7 @@ func (t *Tree) Hash(name string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	return n.hash.String(), true
+	return n.Hash.String(), true
 }
 
 func (t *Tree) stat(name string, follow bool) (fs.FileInfo, error) {
@@ -152,104 +150,37 @@ func (t *Tree) stat(name string, follow bool) (fs.FileInfo, error) {
 
 func (t *Tree) describe(n node, name string) (fs.FileInfo, error) {
 	var size int64
-	if n.mode != modeDir && n.mode != modeSubmodule {
+	if n.Mode != objects.ModeDir && n.Mode != objects.ModeSubmodule {
 		var err error
-		if size, err = t.objects.size(n.hash); err != nil {
+		if size, err = t.from.Size(n.Hash); err != nil {
 			return nil, fmt.Errorf("%s: %w", n.path, err)
 		}
 	}
 	return t.infoOf(n, size, name), nil
 }
 
-// find walks to a name. Links are followed inside the tree: "..", which can only come from a link,
-// climbs from where the link stands, and never above the root.
-func (t *Tree) find(op, name string, follow bool) (node, error) {
-	if !fs.ValidPath(name) {
-		return node{}, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
-	}
-	stack, rest := []node{t.root}, strings.Split(name, "/")
-	var link node
-	var target string
-	for links := 0; len(rest) > 0; {
-		part, dir := rest[0], stack[len(stack)-1]
-		rest = rest[1:]
-		if dir.mode != modeDir {
-			return node{}, &fs.PathError{Op: op, Path: name, Err: errNotDirectory}
-		}
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			if len(stack) == 1 {
-				return node{}, &LinkError{Path: link.path, Target: target, Reason: "leaves the tree"}
-			}
-			stack = stack[:len(stack)-1]
-			continue
-		}
-		n, err := t.child(op, name, dir, part)
-		if err != nil {
-			return node{}, err
-		}
-		if n.mode != modeLink || (!follow && len(rest) == 0) {
-			stack = append(stack, n)
-			continue
-		}
-		link = n
-		if target, err = t.target(n); err != nil {
-			return node{}, err
-		}
-		if strings.HasPrefix(target, "/") {
-			return node{}, &LinkError{Path: n.path, Target: target, Reason: "leaves the tree"}
-		}
-		if links++; links > maxLinks {
-			return node{}, &LinkError{Path: n.path, Target: target, Reason: "is part of a loop"}
-		}
-		rest = append(strings.Split(target, "/"), rest...)
-	}
-	return stack[len(stack)-1], nil
-}
-
-// child looks up one name in a directory.
-func (t *Tree) child(op, name string, dir node, part string) (node, error) {
-	if depth := strings.Count(dir.path, "/") + 2; depth > t.limits.Depth {
-		return node{}, &LimitError{Path: dir.path, Limit: "Depth", Max: int64(t.limits.Depth)}
-	}
-	entries, err := t.entriesOf(dir)
-	if err != nil {
-		return node{}, err
-	}
-	i, ok := slices.BinarySearchFunc(entries, part, func(e entry, s string) int { return strings.Compare(e.name, s) })
-	if !ok {
-		return node{}, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
-	}
-	n := node{entry: entries[i], path: join(dir.path, part)}
-	if n.mode == modeSubmodule {
-		return node{}, &SubmoduleError{Path: n.path}
-	}
-	return n, nil
-}
-
 // entriesOf reads a directory, sorted by name.
-func (t *Tree) entriesOf(dir node) ([]entry, error) {
+func (t *Tree) entriesOf(dir node) ([]objects.Entry, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if entries, ok := t.dirs[dir.path]; ok {
 		return entries, nil
 	}
-	// The smallest entry has 24 bytes: a directory that is too large is not even read.
-	size, err := t.objects.size(dir.hash)
+	// The smallest objects.Entry has 24 bytes: a directory that is too large is not even read.
+	size, err := t.from.Size(dir.Hash)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir.path, err)
 	}
+	// A directory that has too many entries however long their names are is not even read.
 	tooMany := &LimitError{Path: dir.path, Limit: "Files", Max: int64(t.limits.Files)}
-	if size/(maxName+32) > int64(t.limits.Files) {
+	if size/(objects.MaxName+32) > int64(t.limits.Files) {
 		return nil, tooMany
 	}
-	raw, err := t.objects.read(dir.hash, plumbing.TreeObject)
+	raw, err := t.from.Read(dir.Hash, plumbing.TreeObject)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir.path, err)
 	}
-	entries, err := parseTree(dir.path, raw)
+	entries, err := objects.ParseTree(dir.path, raw)
 	if err != nil {
 		return nil, err
 	}
@@ -257,14 +188,14 @@ func (t *Tree) entriesOf(dir node) ([]entry, error) {
 		t.entries -= len(entries)
 		return nil, tooMany
 	}
-	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(entries, func(a, b objects.Entry) int { return strings.Compare(a.Name, b.Name) })
 	t.dirs[dir.path] = entries
 	return entries, nil
 }
 
 // content reads a file within the limits.
 func (t *Tree) content(n node) ([]byte, error) {
-	size, err := t.objects.size(n.hash)
+	size, err := t.from.Size(n.Hash)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.path, err)
 	}
@@ -274,7 +205,7 @@ func (t *Tree) content(n node) ([]byte, error) {
 	if err := t.charge(n.path, size); err != nil {
 		return nil, err
 	}
-	raw, err := t.objects.read(n.hash, plumbing.BlobObject)
+	raw, err := t.from.Read(n.Hash, plumbing.BlobObject)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.path, err)
 	}
@@ -297,20 +228,4 @@ func (t *Tree) charge(name string, size int64) error {
 	t.bytes += size
 	t.charged[name] = true
 	return nil
-}
-
-// target reads where a link leads to.
-func (t *Tree) target(n node) (string, error) {
-	size, err := t.objects.size(n.hash)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", n.path, err)
-	}
-	if size == 0 || size > maxLinkTarget {
-		return "", &LinkError{Path: n.path, Reason: fmt.Sprintf("has a target of %d bytes", size)}
-	}
-	raw, err := t.objects.read(n.hash, plumbing.BlobObject)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", n.path, err)
-	}
-	return string(raw), nil
 }

@@ -4,6 +4,7 @@ package gitserver
 import (
 	"bytes"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -120,6 +121,9 @@ func (s *Server) Fault(f func(http.ResponseWriter, *http.Request) bool) {
 // OnlyV0 makes the server speak version 0 of Git's protocol alone.
 func (s *Server) OnlyV0() { s.v0.Store(true) }
 
+// CloseConnections hangs up on everybody.
+func (s *Server) CloseConnections() { s.server.CloseClientConnections() }
+
 // Requests is the number of requests so far.
 func (s *Server) Requests() int64 { return s.requests.Load() }
 
@@ -131,17 +135,25 @@ func (s *Server) Init(name string) *Repo {
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
 		s.tb.Fatal(err)
 	}
-	r.Git("init", "-q", "--bare", "-b", "main", bare)
-	r.Git("--git-dir", bare, "config", "receive.denyDeleteCurrent", "ignore")
-	r.Git("init", "-q", "-b", "main")
-	r.Git("remote", "add", "origin", bare)
-	for _, pair := range [][2]string{
-		{"user.name", "Jane Doe"}, {"user.email", "jane@example.com"}, {"commit.gpgsign", "false"}, {"gc.auto", "0"},
-		{"core.autocrlf", "false"}, {"core.protectNTFS", "false"},
-	} {
-		r.Git("config", pair[0], pair[1])
-	}
+	r.Git("init", "-q", "--template=", "--bare", "-b", "main", bare)
+	r.Git("init", "-q", "--template=", "-b", "main")
+	s.configure(bare, "[receive]\n\tdenyDeleteCurrent = ignore\n[gc]\n\tauto = 0\n")
+	s.configure(filepath.Join(r.Dir, ".git"), "[remote \"origin\"]\n\turl = "+bare+"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"+
+		"[user]\n\tname = Jane Doe\n\temail = jane@example.com\n[gc]\n\tauto = 0\n[core]\n\tautocrlf = false\n\tprotectNTFS = false\n\tfsync = none\n")
 	return r
+}
+
+// configure appends to a repository's configuration: one git config a setting would be most of a test's time.
+func (s *Server) configure(dir, lines string) {
+	s.tb.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, "config"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	_, err = f.WriteString(lines)
+	if err := errors.Join(err, f.Close()); err != nil {
+		s.tb.Fatal(err)
+	}
 }
 
 // Repo is a work tree whose origin is a repository of the server.

@@ -4,21 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 // Client asks one repository. It may be used concurrently.
 type Client struct {
 	addr   Address
-	bounds Bounds
+	limits limit.Limits
 	link   link
-}
-
-// Bounds are the limits of one conversation.
-type Bounds struct {
-	FetchBytes int64
-	Refs       int
-	Phase      time.Duration
 }
 
 // link is one way to reach a repository.
@@ -37,7 +31,7 @@ type query struct {
 }
 
 // New prepares a client; nothing is asked yet. scratch is a directory for short-lived files.
-func New(r Remote, bounds Bounds, scratch string) (*Client, error) {
+func New(r Remote, limits limit.Limits, scratch string) (*Client, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
@@ -45,14 +39,14 @@ func New(r Remote, bounds Bounds, scratch string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{addr: addr, bounds: bounds}
+	c := &Client{addr: addr, limits: limits}
 	switch addr.Scheme {
 	case "file":
 		c.link = &fileLink{dir: addr.Path}
 	case "ssh":
-		c.link, err = newSSH(r, addr, bounds, scratch)
+		c.link, err = newSSH(r, addr, limits, scratch)
 	default:
-		c.link, err = newHTTP(r, addr, bounds)
+		c.link, err = newHTTP(r, addr, limits)
 	}
 	return c, err
 }
@@ -60,7 +54,7 @@ func New(r Remote, bounds Bounds, scratch string) (*Client, error) {
 // Tip returns the hash that refs/heads/<branch> points at.
 func (c *Client) Tip(ctx context.Context, branch string) (string, error) {
 	url := c.addr.String()
-	ctx, w := newWatch(ctx, url, c.bounds.Phase)
+	ctx, w := newWatch(ctx, url, c.limits.Phase)
 	defer w.stop()
 	tip, err := c.link.tip(ctx, "refs/heads/"+branch, w)
 	if err != nil {
@@ -76,14 +70,14 @@ func (c *Client) Tip(ctx context.Context, branch string) (string, error) {
 // version 0 of the protocol a server only gives out the tip of the branch, so the pack may hold more.
 func (c *Client) Pack(ctx context.Context, want, branch string, haves []string) (io.ReadCloser, error) {
 	url := c.addr.String()
-	ctx, w := newWatch(ctx, url, c.bounds.Phase)
+	ctx, w := newWatch(ctx, url, c.limits.Phase)
 	from, end, err := c.link.pack(ctx, query{want: want, ref: "refs/heads/" + branch, haves: haves}, w)
 	if err != nil {
 		err = Explain(ctx, url, err)
 		w.stop()
 		return nil, err
 	}
-	return &packReader{ctx: ctx, from: from, watch: w, close: end, max: c.bounds.FetchBytes}, nil
+	return &packReader{ctx: ctx, from: from, watch: w, close: end, max: c.limits.FetchBytes}, nil
 }
 
 // wanted chooses what a server can be asked for.

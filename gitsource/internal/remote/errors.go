@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"time"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 // AuthError says that the server does not let these credentials in. A server that hides what one may
@@ -67,17 +69,6 @@ func (e *BranchMissingError) Error() string {
 	return fmt.Sprintf("ask %s: has no branch %q", e.URL, e.Branch)
 }
 
-// LimitError says what was larger than a limit allows. Path is a file, or what else was measured.
-type LimitError struct {
-	Path  string
-	Limit string // the name of the field of Limits
-	Max   int64
-}
-
-func (e *LimitError) Error() string {
-	return fmt.Sprintf("%s: is over the limit %s of %d", e.Path, e.Limit, e.Max)
-}
-
 // Explain turns what went wrong while a repository was asked into one of the errors of this package,
 // or into the end of ctx. What a server says is not repeated: it may echo credentials.
 func Explain(ctx context.Context, url string, err error) error {
@@ -103,10 +94,10 @@ func isTyped(err error) bool {
 		hostKey     *HostKeyError
 		redirect    *RedirectError
 		branch      *BranchMissingError
-		limit       *LimitError
+		over        *limit.Error
 	)
 	return errors.As(err, &auth) || errors.As(err, &unreachable) || errors.As(err, &hostKey) ||
-		errors.As(err, &redirect) || errors.As(err, &branch) || errors.As(err, &limit)
+		errors.As(err, &redirect) || errors.As(err, &branch) || errors.As(err, &over)
 }
 
 // stripURL takes the request's URL out of an error: the message names the repository already.

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 const (
@@ -31,7 +33,7 @@ const (
 // one repository never meet those of another.
 type httpLink struct {
 	addr           Address
-	bounds         Bounds
+	limits         limit.Limits
 	user, password string
 	client         *http.Client
 
@@ -41,8 +43,8 @@ type httpLink struct {
 	caps  advert
 }
 
-func newHTTP(r Remote, addr Address, bounds Bounds) (*httpLink, error) {
-	h := &httpLink{addr: addr, bounds: bounds, user: r.Username, password: string(r.Password)}
+func newHTTP(r Remote, addr Address, limits limit.Limits) (*httpLink, error) {
+	h := &httpLink{addr: addr, limits: limits, user: r.Username, password: string(r.Password)}
 	if r.Token != "" {
 		h.password = string(r.Token)
 	}
@@ -55,12 +57,12 @@ func newHTTP(r Remote, addr Address, bounds Bounds) (*httpLink, error) {
 		roots = x509.NewCertPool()
 	}
 	roots.AppendCertsFromPEM(r.CABundle)
-	dialer := &net.Dialer{Timeout: bounds.Phase}
+	dialer := &net.Dialer{Timeout: limits.Phase}
 	if addr.Scheme == "http" {
 		dialer.Control = loopbackOnly
 	}
 	t := &http.Transport{
-		DialContext: dialer.DialContext, TLSHandshakeTimeout: bounds.Phase, ResponseHeaderTimeout: bounds.Phase,
+		DialContext: dialer.DialContext, TLSHandshakeTimeout: limits.Phase, ResponseHeaderTimeout: limits.Phase,
 		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2: true, MaxIdleConns: 2, IdleConnTimeout: 90 * time.Second,
 		DisableCompression:     true, // a packed answer cannot be a bomb
@@ -121,7 +123,7 @@ func (h *httpLink) lsRefs(ctx context.Context, ref string, w *watch) (string, er
 	}
 	defer h.drain(body)
 	w.next("list refs")
-	return readTip(newPackets(body), ref, h.bounds.Refs)
+	return readTip(newPackets(body), ref, h.limits.Refs)
 }
 
 func (h *httpLink) pack(ctx context.Context, q query, w *watch) (io.Reader, func(), error) {
@@ -168,7 +170,7 @@ func (h *httpLink) discover(ctx context.Context, ref string, w *watch) (advert, 
 		return advert{}, &RedirectError{URL: h.addr.String(), To: res.Request.URL.Scheme + "://" + res.Request.URL.Host}
 	}
 	w.next("list refs")
-	a, err := readAdvert(newPackets(res.Body), ref, h.bounds.Refs)
+	a, err := readAdvert(newPackets(res.Body), ref, h.limits.Refs)
 	if err != nil {
 		return a, err
 	}
@@ -216,6 +218,7 @@ func (h *httpLink) do(ctx context.Context, method, where string, body []byte, v2
 		req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 		req.Header.Set("Accept", results)
 	}
+	req.Header["X-Idempotency-Key"] = nil // net/http: repeat it on a new connection if an idle one was closed; nothing is sent
 	if h.user != "" {
 		req.SetBasicAuth(h.user, h.password)
 	}

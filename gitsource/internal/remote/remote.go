@@ -34,7 +34,9 @@ type Remote struct {
 	// loopback address only, http://host/path. It never holds a password or token.
 	URL string
 
-	Username string // https: default "git"; ssh: default "git", where the URL names nobody
+	// Username is "git" by default, for ssh only where the URL names nobody. With a token GitHub, GitLab
+	// and Gitea take any; Bitbucket wants x-token-auth.
+	Username string
 	Password Secret // https and ssh
 	Token    Secret // https: an access token, in place of Password
 

@@ -14,12 +14,14 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/net/proxy"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 // sshLink runs git-upload-pack on the other side. No ssh program, agent or ~/.ssh of this machine takes part.
 type sshLink struct {
 	addr   Address
-	bounds Bounds
+	limits limit.Limits
 	config ssh.ClientConfig
 	dialer proxy.ContextDialer
 }
@@ -46,8 +48,8 @@ func (r Remote) signer() (ssh.Signer, error) {
 	return key, nil
 }
 
-func newSSH(r Remote, addr Address, bounds Bounds, scratch string) (*sshLink, error) {
-	s := &sshLink{addr: addr, bounds: bounds, dialer: &net.Dialer{}}
+func newSSH(r Remote, addr Address, limits limit.Limits, scratch string) (*sshLink, error) {
+	s := &sshLink{addr: addr, limits: limits, dialer: &net.Dialer{}}
 	if s.addr.Port == "" {
 		s.addr.Port = "22"
 	}
@@ -187,7 +189,7 @@ func (s *sshLink) run(c *conversation, ref string, w *watch) error {
 		return err
 	}
 	w.next("list refs")
-	if c.advert, err = readAdvert(c.out, ref, s.bounds.Refs); err == io.EOF {
+	if c.advert, err = readAdvert(c.out, ref, s.limits.Refs); err == io.EOF {
 		return &AuthError{URL: s.addr.String()} // forges say "not found" on stderr and hang up
 	}
 	return err
@@ -216,7 +218,7 @@ func (s *sshLink) tip(ctx context.Context, ref string, w *watch) (string, error)
 	if _, err := c.in.Write(askTip(ref)); err != nil {
 		return "", err
 	}
-	return readTip(c.out, ref, s.bounds.Refs)
+	return readTip(c.out, ref, s.limits.Refs)
 }
 
 func (s *sshLink) pack(ctx context.Context, q query, w *watch) (io.Reader, func(), error) {

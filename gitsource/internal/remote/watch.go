@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 // watch ends a conversation whose present phase takes too long. A server that sends one byte every
@@ -68,7 +70,7 @@ func (p *packReader) Read(b []byte) (int, error) {
 	p.total += int64(n)
 	p.since += int64(n)
 	if p.total > p.max {
-		return 0, &LimitError{Path: "pack of " + p.watch.url, Limit: "FetchBytes", Max: p.max}
+		return 0, &limit.Error{Path: "pack of " + p.watch.url, Limit: "FetchBytes", Max: p.max}
 	}
 	if p.since >= progressBytes || p.total == int64(n) && n > 0 {
 		p.since = 0

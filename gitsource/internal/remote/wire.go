@@ -9,6 +9,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 // Git's wire protocol, as much of it as a reader of one branch needs: version 2, which asks for that
@@ -119,7 +121,7 @@ func readAdvert(p *packets, ref string, maxRefs int) (a advert, err error) {
 		}
 		started = true
 	}
-	return a, &LimitError{Path: "list of refs", Limit: "Refs", Max: int64(maxRefs)}
+	return a, &limit.Error{Path: "list of refs", Limit: "Refs", Max: int64(maxRefs)}
 }
 
 var errShallow = errors.New("the repository there is a shallow clone; its history cannot be followed")
@@ -191,7 +193,7 @@ func readTip(p *packets, ref string, maxRefs int) (tip string, err error) {
 			return tip, nil
 		}
 		if n > maxRefs {
-			return "", &LimitError{Path: "list of refs", Limit: "Refs", Max: int64(maxRefs)}
+			return "", &limit.Error{Path: "list of refs", Limit: "Refs", Max: int64(maxRefs)}
 		}
 		fields := strings.Split(s, " ")
 		if len(fields) < 2 || (!isHash(fields[0]) && fields[0] != "unborn") {

@@ -1,4 +1,4 @@
-package gitsource
+package objects
 
 import (
 	"container/heap"
@@ -8,9 +8,9 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// commits reads commit objects.
-type commits interface {
-	commit(plumbing.Hash) (rawCommit, error)
+// Commits reads commit objects.
+type Commits interface {
+	Commit(plumbing.Hash) (Commit, error)
 }
 
 // visit is a commit met on a walk.
@@ -26,12 +26,12 @@ type visit struct {
 // open says that no base has the commit, as far as is known yet.
 func (v *visit) open() bool { return v.isNew && !v.old }
 
-// since walks back from tip and from the bases, newest first, until all that is left belongs to the
+// Since walks back from tip and from the bases, newest first, until all that is left belongs to the
 // bases. It returns the commits that the bases do not have, tip first, and of the bases those that
 // tip descends from. With clocks that run backwards it may return commits that a base has too, never
 // fewer, and what it says of descent is exact: a commit between tip and a base is never reachable
 // from that base, so the walk cannot stop before it.
-func since(ctx context.Context, from commits, tip plumbing.Hash, bases ...plumbing.Hash) ([]plumbing.Hash, map[plumbing.Hash]bool, error) {
+func Since(ctx context.Context, from Commits, tip plumbing.Hash, bases ...plumbing.Hash) ([]plumbing.Hash, map[plumbing.Hash]bool, error) {
 	w := walk{from: from, seen: make(map[plumbing.Hash]*visit)}
 	for _, b := range bases {
 		if err := w.add(b, false, true); err != nil {
@@ -66,7 +66,7 @@ func since(ctx context.Context, from commits, tip plumbing.Hash, bases ...plumbi
 }
 
 type walk struct {
-	from  commits
+	from  Commits
 	seen  map[plumbing.Hash]*visit
 	order []*visit // as first met
 	queue byTime
@@ -80,11 +80,11 @@ func (w *walk) add(h plumbing.Hash, isNew, old bool) error {
 		return nil
 	}
 	if !known {
-		c, err := w.from.commit(h)
+		c, err := w.from.Commit(h)
 		if err != nil {
 			return err
 		}
-		v = &visit{hash: h, parents: c.parents, when: c.when}
+		v = &visit{hash: h, parents: c.Parents, when: c.When}
 		w.seen[h] = v
 		w.order = append(w.order, v)
 	}

@@ -1,4 +1,4 @@
-package gitsource
+package objects
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/limit"
 )
 
 const (
@@ -21,10 +23,10 @@ const (
 	tempPrefix = "tmp_"
 )
 
-// receive writes a pack into the store and returns its name without suffix, empty if it holds
+// Receive writes a pack into the store and returns its name without suffix, empty if it holds
 // nothing. It is checked while it arrives, so that a bomb is stopped at its first byte too many and
 // nothing of it stays on disk. go-git's own indexer would read each object into memory whole.
-func (s *store) receive(ctx context.Context, from io.Reader, limits Limits) (name string, err error) {
+func (s *Store) Receive(ctx context.Context, from io.Reader, limits limit.Limits) (name string, err error) {
 	file, err := os.CreateTemp(filepath.Join(s.dir, packDir), tempPrefix+"pack_")
 	if err != nil {
 		return "", diskError("write", err)
@@ -63,7 +65,7 @@ func (d *diskWriter) Write(b []byte) (int, error) {
 
 // scan reads a pack to its end and refuses what is malformed or too large, before anything is
 // allocated for it. It returns the number of objects and the trailer.
-func scan(from io.Reader, limits Limits) (count uint32, sum plumbing.Hash, err error) {
+func scan(from io.Reader, limits limit.Limits) (count uint32, sum plumbing.Hash, err error) {
 	sc := packfile.NewScanner(from)
 	_, count, err = sc.Header()
 	switch {
@@ -72,9 +74,9 @@ func scan(from io.Reader, limits Limits) (count uint32, sum plumbing.Hash, err e
 	case err != nil:
 		return 0, sum, err
 	case int64(count) > int64(limits.Objects):
-		return 0, sum, &LimitError{Path: "pack", Limit: "Objects", Max: int64(limits.Objects)}
+		return 0, sum, &limit.Error{Path: "pack", Limit: "Objects", Max: int64(limits.Objects)}
 	}
-	tooLarge := &LimitError{Path: "an object of the pack", Limit: "ObjectBytes", Max: limits.ObjectBytes}
+	tooLarge := &limit.Error{Path: "an object of the pack", Limit: "ObjectBytes", Max: limits.ObjectBytes}
 	for range count {
 		h, err := sc.NextObjectHeader()
 		if err != nil {
@@ -130,7 +132,7 @@ func (p *prefix) result() (uint64, error) {
 
 // index resolves the deltas, writes the index and gives both files their names, the index first: a
 // pack is known by its .pack.
-func (s *store) index(ctx context.Context, file *os.File) (name string, err error) {
+func (s *Store) index(ctx context.Context, file *os.File) (name string, err error) {
 	defer func() {
 		if p := recover(); p != nil { // a library reads foreign bytes here
 			err = fmt.Errorf("the pack cannot be indexed: %v", p)
@@ -177,18 +179,17 @@ func writeIndex(index *idxfile.MemoryIndex, name string) error {
 	return errors.Join(err, file.Sync(), file.Close(), os.Rename(temp, name))
 }
 
-// drop takes a pack out of the store again.
-func (s *store) drop(name string) {
+// Drop takes a pack out of the store again.
+func (s *Store) Drop(name string) {
 	if name == "" {
 		return
 	}
 	_ = os.Remove(name + ".pack")
 	_ = os.Remove(name + ".idx")
-	s.reopen()
 }
 
-// sweep removes what a killed process left: unfinished files, and indexes whose pack never came.
-func (s *store) sweep() {
+// Sweep removes what a killed process left: unfinished files, and indexes whose pack never came.
+func (s *Store) Sweep() {
 	temps, _ := filepath.Glob(filepath.Join(s.dir, packDir, tempPrefix+"*"))
 	indexes, _ := filepath.Glob(filepath.Join(s.dir, packDir, "*.idx"))
 	for _, name := range indexes {

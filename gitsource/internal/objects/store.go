@@ -1,6 +1,8 @@
-package gitsource
+package objects
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+	"github.com/pjbgf/sha1cd"
 )
 
 const (
@@ -22,9 +25,9 @@ const (
 	openPacks   = 16
 )
 
-// store is the bare repository on disk. go-git's storage is not made for concurrent use: mu guards
+// Store is the bare repository on disk. go-git's storage is not made for concurrent use: mu guards
 // it. Every object that is read is hashed again: packs are indexed once, and disks forget.
-type store struct {
+type Store struct {
 	dir string
 
 	mu     sync.Mutex
@@ -32,38 +35,38 @@ type store struct {
 	broken error // why the store must be fetched anew
 }
 
-// openStore opens the repository in dir, or makes an empty one.
-func openStore(dir string) (*store, error) {
-	s := &store{dir: dir}
-	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags", refsDir} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, diskError("make", err)
+// Open opens the repository in dir, or makes an empty one.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir}
+	return s, s.Refresh()
+}
+
+// Refresh makes what was changed on disk visible, and makes anew what has gone from it.
+func (s *Store) Refresh() error {
+	for _, sub := range []string{packDir, "objects/info", "refs/heads", "refs/tags", refsDir} {
+		if err := os.MkdirAll(filepath.Join(s.dir, sub), 0o700); err != nil {
+			return diskError("make", err)
 		}
 	}
 	for name, content := range map[string]string{ // so that git itself can look into it
 		"HEAD":   "ref: refs/heads/main\n",
 		"config": "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
 	} {
-		name = filepath.Join(dir, name)
+		name = filepath.Join(s.dir, name)
 		if _, err := os.Lstat(name); err == nil {
 			continue
 		}
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			return nil, diskError("make", err)
+			return diskError("make", err)
 		}
 	}
-	s.reopen()
-	return s, nil
-}
-
-// reopen makes what was written to disk visible.
-func (s *store) reopen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open()
+	return nil
 }
 
-func (s *store) open() {
+func (s *Store) open() {
 	if s.git != nil {
 		_ = s.git.Close()
 	}
@@ -71,38 +74,45 @@ func (s *store) open() {
 		filesystem.Options{MaxOpenDescriptors: openPacks})
 }
 
-func (s *store) close() {
+// Close gives back what the store holds open.
+func (s *Store) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.git.Close()
 }
 
-// replace puts the store in other's directory in the place of this one. The old one is first renamed
+// Replace puts the store in other's directory in the place of this one. The old one is first renamed
 // aside: at every moment the name stands for one whole store or none.
-func (s *store) replace(other *store) error {
+func (s *Store) Replace(other *Store) error {
+	other.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	other.close()
 	_ = s.git.Close()
-	aside := s.dir + asideSuffix
-	err := errors.Join(os.RemoveAll(aside), os.Rename(s.dir, aside), os.Rename(other.dir, s.dir))
-	if err == nil {
-		s.broken = nil
+	defer s.open()
+	aside := s.dir + ".old"
+	if err := os.RemoveAll(aside); err != nil {
+		return diskError("replace", err)
 	}
-	s.open()
-	return diskError("replace", errors.Join(err, os.RemoveAll(aside)))
+	if err := os.Rename(s.dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError("replace", err)
+	}
+	if err := os.Rename(other.dir, s.dir); err != nil {
+		return diskError("replace", err)
+	}
+	s.broken = nil
+	return diskError("replace", os.RemoveAll(aside))
 }
 
-// health returns why the store must be fetched anew, and the number of its packs.
-func (s *store) health() (broken error, packs int) {
+// Health returns why the store must be fetched anew, and the number of its packs.
+func (s *Store) Health() (broken error, packs int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, _ := filepath.Glob(filepath.Join(s.dir, packDir, "*.pack"))
 	return s.broken, len(names)
 }
 
-// has says whether an object is there, without reading it.
-func (s *store) has(h plumbing.Hash) bool {
+// Has says whether an object is there, without reading it.
+func (s *Store) Has(h plumbing.Hash) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.git.HasEncodedObject(h)
@@ -112,8 +122,8 @@ func (s *store) has(h plumbing.Hash) bool {
 	return err == nil
 }
 
-// size returns the bytes of an object that must be there.
-func (s *store) size(h plumbing.Hash) (int64, error) {
+// Size returns the bytes of an object that must be there.
+func (s *Store) Size(h plumbing.Hash) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := s.git.EncodedObjectSize(h)
@@ -123,8 +133,8 @@ func (s *store) size(h plumbing.Hash) (int64, error) {
 	return n, nil
 }
 
-// read returns the content of an object that must be there. The caller owns it.
-func (s *store) read(h plumbing.Hash, t plumbing.ObjectType) ([]byte, error) {
+// Read returns the content of an object that must be there. The caller owns it.
+func (s *Store) Read(h plumbing.Hash, t plumbing.ObjectType) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, err := s.git.EncodedObject(plumbing.AnyObject, h)
@@ -143,22 +153,42 @@ func (s *store) read(h plumbing.Hash, t plumbing.ObjectType) ([]byte, error) {
 	if err != nil {
 		return nil, s.damaged(h, err)
 	}
-	if plumbing.ComputeHash(t, raw) != h {
+	sum, forged := sum(t, raw)
+	switch {
+	case forged:
+		return nil, &CollisionError{Hash: h.String()}
+	case sum != h:
 		return nil, s.damaged(h, errors.New("its content has changed"))
 	}
 	return raw, nil
 }
 
-func (s *store) commit(h plumbing.Hash) (rawCommit, error) {
-	raw, err := s.read(h, plumbing.CommitObject)
-	if err != nil {
-		return rawCommit{}, err
+// sum is the hash of an object, and whether its bytes were made to share it with others.
+func sum(t plumbing.ObjectType, raw []byte) (h plumbing.Hash, forged bool) {
+	return digest(fmt.Appendf(nil, "%s %d\x00", t, len(raw)), raw)
+}
+
+func digest(parts ...[]byte) (h plumbing.Hash, forged bool) {
+	d := sha1cd.New().(sha1cd.CollisionResistantHash)
+	for _, p := range parts {
+		_, _ = d.Write(p)
 	}
-	return parseCommit(h, raw)
+	out, forged := d.CollisionResistantSum(nil)
+	copy(h[:], out)
+	return h, forged
+}
+
+// Commit reads a commit that must be there.
+func (s *Store) Commit(h plumbing.Hash) (Commit, error) {
+	raw, err := s.Read(h, plumbing.CommitObject)
+	if err != nil {
+		return Commit{}, err
+	}
+	return ParseCommit(h, raw)
 }
 
 // damaged remembers that the store must be fetched anew, unless the machine itself is in trouble.
-func (s *store) damaged(h plumbing.Hash, err error) error {
+func (s *Store) damaged(h plumbing.Hash, err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("read", err)
@@ -179,20 +209,21 @@ func diskError(op string, err error) error {
 // directory is no trouble, and a foreign name never becomes a path.
 const refsDir = "refs/nexus"
 
-// setRef remembers what was fetched for a branch: from there the next fetch starts.
-func (s *store) setRef(branch string, h plumbing.Hash) error {
-	name := filepath.Join(s.dir, refsDir, shortHash(branch))
+// SetRef remembers what was fetched for a branch: from there the next fetch starts.
+func (s *Store) SetRef(branch string, h plumbing.Hash) error {
+	key := sha256.Sum256([]byte(branch))
+	name := filepath.Join(s.dir, refsDir, hex.EncodeToString(key[:10]))
 	err := os.WriteFile(name+".new", []byte(h.String()+"\n"), 0o600)
 	return diskError("write", errors.Join(err, os.Rename(name+".new", name)))
 }
 
-// refs are the commits that are there with all that leads to them.
-func (s *store) refs() (tips []plumbing.Hash) {
+// Refs are the commits that are there with all that leads to them.
+func (s *Store) Refs() (tips []plumbing.Hash) {
 	names, _ := filepath.Glob(filepath.Join(s.dir, refsDir, "*"))
 	for _, name := range names {
 		raw, err := os.ReadFile(name)
-		h, ok := parseHash(strings.TrimSpace(string(raw)))
-		if err == nil && ok && s.has(h) {
+		h, ok := ParseHash(strings.TrimSpace(string(raw)))
+		if err == nil && ok && s.Has(h) {
 			tips = append(tips, h)
 		}
 	}

@@ -1,4 +1,4 @@
-package gitsource
+package objects
 
 import (
 	"bytes"
@@ -13,26 +13,27 @@ import (
 
 // The file modes that Git writes.
 const (
-	modeDir       = 0o040000
-	modeFile      = 0o100644
-	modeGroupFile = 0o100664 // written by very old versions of Git
-	modeExec      = 0o100755
-	modeLink      = 0o120000
-	modeSubmodule = 0o160000
+	ModeDir       = 0o040000
+	ModeFile      = 0o100644
+	ModeGroupFile = 0o100664 // written by very old versions of Git
+	ModeExec      = 0o100755
+	ModeLink      = 0o120000
+	ModeSubmodule = 0o160000
 )
 
-const maxName = 255 // bytes; what file systems take
+// MaxName is the longest name that file systems take, in bytes.
+const MaxName = 255
 
-// entry is one line of a tree object.
-type entry struct {
-	name string
-	mode uint32
-	hash plumbing.Hash
+// Entry is one line of a tree object.
+type Entry struct {
+	Name string
+	Mode uint32
+	Hash plumbing.Hash
 }
 
 // splitTree reads a tree object byte by byte instead of trusting a decoder that was made to be lenient.
-func splitTree(raw []byte) ([]entry, error) {
-	var entries []entry
+func splitTree(raw []byte) ([]Entry, error) {
+	var entries []Entry
 	for len(raw) > 0 {
 		head, rest, ok := bytes.Cut(raw, []byte{0})
 		mode, name, ok2 := strings.Cut(string(head), " ")
@@ -43,34 +44,34 @@ func splitTree(raw []byte) ([]entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("holds the malformed mode %.20q", mode)
 		}
-		e := entry{name: name, mode: uint32(n)}
-		copy(e.hash[:], rest)
-		raw = rest[len(e.hash):]
+		e := Entry{Name: name, Mode: uint32(n)}
+		copy(e.Hash[:], rest)
+		raw = rest[len(e.Hash):]
 		entries = append(entries, e)
 	}
 	return entries, nil
 }
 
-// parseTree is splitTree for a directory that is read: what Git itself would never write is refused.
+// ParseTree is splitTree for a directory that is read: what Git itself would never write is refused.
 // path names the directory in errors.
-func parseTree(path string, raw []byte) ([]entry, error) {
+func ParseTree(path string, raw []byte) ([]Entry, error) {
 	entries, err := splitTree(raw)
 	if err != nil {
 		return nil, &TreeError{Path: path, Reason: err.Error()}
 	}
 	seen := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		if err := checkName(e.name); err != nil {
-			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %.80q, which %s", e.name, err)}
+		if err := checkName(e.Name); err != nil {
+			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %.80q, which %s", e.Name, err)}
 		}
-		if seen[e.name] {
-			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %q twice", e.name)}
+		if seen[e.Name] {
+			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %q twice", e.Name)}
 		}
-		seen[e.name] = true
-		switch e.mode {
-		case modeDir, modeFile, modeGroupFile, modeExec, modeLink, modeSubmodule:
+		seen[e.Name] = true
+		switch e.Mode {
+		case ModeDir, ModeFile, ModeGroupFile, ModeExec, ModeLink, ModeSubmodule:
 		default:
-			return nil, &TreeError{Path: join(path, e.name), Reason: fmt.Sprintf("has mode %06o, which is neither file, directory, link nor submodule", e.mode)}
+			return nil, &TreeError{Path: Join(path, e.Name), Reason: fmt.Sprintf("has mode %06o, which is neither file, directory, link nor submodule", e.Mode)}
 		}
 	}
 	return entries, nil
@@ -83,8 +84,8 @@ func checkName(name string) error {
 		return errors.New("is empty")
 	case name == "." || name == "..":
 		return errors.New("would leave its directory")
-	case len(name) > maxName:
-		return fmt.Errorf("is longer than %d bytes", maxName)
+	case len(name) > MaxName:
+		return fmt.Errorf("is longer than %d bytes", MaxName)
 	case strings.ContainsRune(name, '/'):
 		return errors.New("has a slash")
 	case !utf8.ValidString(name):
@@ -118,8 +119,8 @@ func isDotGit(name string) bool {
 	return name == ".git" || name == "git~1"
 }
 
-// join appends a name to a path in the tree, whose root is ".".
-func join(dir, name string) string {
+// Join appends a name to a path in the tree, whose root is ".".
+func Join(dir, name string) string {
 	if dir == "." {
 		return name
 	}

@@ -1,4 +1,5 @@
-package gitsource
+// Package signed proves by whom a commit was signed: with OpenPGP or ssh keys, and only with those that are trusted.
+package signed
 
 import (
 	"bytes"
@@ -12,10 +13,12 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
 )
 
-// Signatures says whose signatures make a commit trusted. Make it with ParseSignatures.
-type Signatures struct {
+// Trust says whose signatures make a commit trusted. Make it with Parse.
+type Trust struct {
 	// Every asks each commit since the last good one for a signature, instead of the tip alone. (The
 	// tip's signature covers its files and, by their hashes, its history.)
 	Every bool
@@ -27,11 +30,11 @@ type Signatures struct {
 
 const sshNamespace = "git"
 
-// ParseSignatures reads what is trusted: keyrings holds OpenPGP public keys, armored, any number of
+// Parse reads what is trusted: keyrings holds OpenPGP public keys, armored, any number of
 // blocks; allowed is in the format of ssh-keygen's ALLOWED SIGNERS; revoked lists ssh public keys, one
 // a line, that are no longer trusted.
-func ParseSignatures(keyrings, allowed, revoked []byte) (*Signatures, error) {
-	s := &Signatures{revoked: make(map[string]bool)}
+func Parse(keyrings, allowed, revoked []byte) (*Trust, error) {
+	s := &Trust{revoked: make(map[string]bool)}
 	var err error
 	if s.pgp, err = parseKeyrings(keyrings); err != nil {
 		return nil, err
@@ -75,33 +78,26 @@ func parseKeyrings(raw []byte) (keys openpgp.EntityList, err error) {
 	return keys, nil
 }
 
-// verify proves a commit's signature over its bytes as they are stored, and returns the signer.
-func (s *Signatures) verify(c rawCommit, now time.Time) (signer string, err error) {
-	bad := func(why string) (string, error) {
-		return "", &SignatureError{Commit: c.hash.String(), Reason: why}
-	}
-	armor := string(c.signature)
+// Verify proves a commit's signature over its bytes as they are stored, and returns the signer. Its
+// error completes the sentence "the signature …".
+func (s *Trust) Verify(c objects.Commit, now time.Time) (signer string, err error) {
+	armor := string(c.Signature)
 	switch {
-	case c.foreign:
-		return bad("is there a second time, for another hash function")
+	case c.Foreign:
+		return "", errors.New("is there a second time, for another hash function")
 	case strings.TrimSpace(armor) == "":
-		return bad("is missing")
+		return "", errors.New("is missing")
 	case strings.HasPrefix(armor, "-----BEGIN PGP SIGNATURE-----\n"):
-		signer, err = s.verifyPGP(c, now)
+		return s.verifyPGP(c, now)
 	case strings.HasPrefix(armor, "-----BEGIN SSH SIGNATURE-----\n"):
-		signer, err = s.verifySSH(c, now)
-	default:
-		return bad("is of an unknown kind")
+		return s.verifySSH(c, now)
 	}
-	if err != nil {
-		return bad(err.Error())
-	}
-	return signer, nil
+	return "", errors.New("is of an unknown kind")
 }
 
-func (s *Signatures) verifyPGP(c rawCommit, now time.Time) (string, error) {
+func (s *Trust) verifyPGP(c objects.Commit, now time.Time) (string, error) {
 	config := &packet.Config{Time: func() time.Time { return now }}
-	who, err := openpgp.CheckArmoredDetachedSignature(s.pgp, bytes.NewReader(c.payload), bytes.NewReader(c.signature), config)
+	who, err := openpgp.CheckArmoredDetachedSignature(s.pgp, bytes.NewReader(c.Payload), bytes.NewReader(c.Signature), config)
 	switch {
 	case errors.Is(err, pgperrors.ErrUnknownIssuer):
 		return "", errors.New("is by an OpenPGP key that is not trusted")
@@ -116,13 +112,13 @@ func (s *Signatures) verifyPGP(c rawCommit, now time.Time) (string, error) {
 	}
 	name := "key " + who.PrimaryKey.KeyIdString()
 	if id := who.PrimaryIdentity(); id != nil {
-		name = printable(id.Name) + " (" + name + ")"
+		name = id.Name + " (" + name + ")"
 	}
 	return name, nil
 }
 
-func (s *Signatures) verifySSH(c rawCommit, now time.Time) (string, error) {
-	sig, err := sshsig.Unarmor(c.signature)
+func (s *Trust) verifySSH(c objects.Commit, now time.Time) (string, error) {
+	sig, err := sshsig.Unarmor(c.Signature)
 	if err != nil {
 		return "", errors.New("is malformed")
 	}
@@ -141,10 +137,10 @@ func (s *Signatures) verifySSH(c rawCommit, now time.Time) (string, error) {
 		if why = a.allows(now); why != nil {
 			continue
 		}
-		if err := sshsig.Verify(bytes.NewReader(c.payload), sig, a.key, sig.HashAlgorithm, sshNamespace); err != nil {
+		if err := sshsig.Verify(bytes.NewReader(c.Payload), sig, a.key, sig.HashAlgorithm, sshNamespace); err != nil {
 			return "", errors.New("does not fit the commit")
 		}
-		return fmt.Sprintf("%s (%s)", printable(a.principals), ssh.FingerprintSHA256(a.key)), nil
+		return fmt.Sprintf("%s (%s)", a.principals, ssh.FingerprintSHA256(a.key)), nil
 	}
 	return "", why
 }

@@ -1,6 +1,10 @@
-package gitsource
+// Package limit says what one repository may cost.
+package limit
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Limits bound what one repository may cost. A zero field means its default, so
 // that no limit can be switched off by forgetting it.
@@ -19,8 +23,8 @@ type Limits struct {
 	Phase, Total time.Duration
 }
 
-// DefaultLimits are the limits of a zero Limits.
-func DefaultLimits() Limits {
+// Default are the limits of a zero Limits.
+func Default() Limits {
 	return Limits{
 		FetchBytes: 1 << 30, ObjectBytes: 64 << 20, FileBytes: 16 << 20, TreeBytes: 256 << 20,
 		Files: 50_000, Depth: 100, Refs: 250_000, Objects: 5_000_000,
@@ -28,9 +32,9 @@ func DefaultLimits() Limits {
 	}
 }
 
-// orDefault fills the zero fields.
-func (l Limits) orDefault() Limits {
-	d := DefaultLimits()
+// OrDefault fills the zero fields.
+func (l Limits) OrDefault() Limits {
+	d := Default()
 	fill(&l.FetchBytes, d.FetchBytes)
 	fill(&l.ObjectBytes, d.ObjectBytes)
 	fill(&l.FileBytes, d.FileBytes)
@@ -48,4 +52,15 @@ func fill[T int | int64 | time.Duration](field *T, value T) {
 	if *field <= 0 {
 		*field = value
 	}
+}
+
+// Error says what was larger than a limit allows. Path is a file, or what else was measured.
+type Error struct {
+	Path  string
+	Limit string // the name of the field of Limits
+	Max   int64
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: is over the limit %s of %d", e.Path, e.Limit, e.Max)
 }
