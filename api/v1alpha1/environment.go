@@ -304,3 +304,10 @@ type Request struct {
 
 // Finalizer keeps an Environment until its objects are released or orphaned.
 const Finalizer = "nexus.dev/environment"
+
+// The verbs of a Request.
+const (
+	VerbApply    = "apply"
+	VerbRollback = "rollback"
+	VerbRetry    = "retry"
+)

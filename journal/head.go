@@ -1,0 +1,245 @@
+// Package journal remembers what was begun: the head of an environment's state machine and the bundles that it names, in Secrets of the target cluster.
+package journal
+
+import (
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// Version of the head's format. A head of a newer version is refused by name: an older
+// program would not understand what it is in the middle of.
+const Version = 1
+
+// State of the head.
+type State string
+
+// The states. The zero Head, which is not stored yet, is idle.
+const (
+	Idle      State = "idle"      // no release is open
+	Prepared  State = "prepared"  // a release is open and may still be undone
+	Committed State = "committed" // it is decided: only forward
+	Aborting  State = "aborting"  // it is being undone
+)
+
+// Head is the one durable state machine of an environment (../docs/reliability.md). It is a
+// value: the methods return the next head and change nothing.
+type Head struct {
+	Version     int       `json:"version"`
+	Environment types.UID `json:"environment"`
+	Epoch       int64     `json:"epoch"` // raised by every write
+	State       State     `json:"state"`
+	Number      int64     `json:"number"` // of the newest release; never used twice
+
+	Good      *Mark     `json:"good,omitempty"`     // the newest decided release
+	Previous  *Mark     `json:"previous,omitempty"` // the one before it
+	BakeUntil time.Time `json:"bakeUntil,omitzero"`
+	Inventory string    `json:"inventory,omitempty"` // bundle of what is owned: while a release is open, by the old world and the new one
+
+	Release *Release `json:"release,omitempty"` // the open one
+	Bad     []Bad    `json:"bad,omitempty"`     // commits that failed here, oldest first
+	Pin     *Pin     `json:"pin,omitempty"`
+	Last    *Outcome `json:"last,omitempty"` // of the newest release that ended
+	Request string   `json:"request,omitempty"`
+
+	revision string // resourceVersion of its Secret; empty: not stored
+}
+
+// Mark is a release that was decided.
+type Mark struct {
+	Release int64     `json:"release"`
+	Commit  string    `json:"commit"`
+	Set     string    `json:"set"`              // bundle
+	Policy  string    `json:"policy,omitempty"` // bundle; empty: the default policy
+	At      time.Time `json:"at"`
+}
+
+// Release is the open release: what it brings, what was there before, and how far it is.
+type Release struct {
+	Number  int64     `json:"number"`
+	Commit  string    `json:"commit"`
+	Kind    string    `json:"kind"` // deploy, rollback, return or delete
+	By      string    `json:"by,omitempty"`
+	Subject string    `json:"subject,omitempty"`
+	BegunAt time.Time `json:"begunAt"`
+	Epoch   int64     `json:"epoch"` // of its begin: the stamp of what it creates
+
+	Set    string `json:"set"` // bundles
+	Plan   string `json:"plan"`
+	Policy string `json:"policy,omitempty"`
+	Images string `json:"images,omitempty"` // of adopted objects, as they were
+	Before string `json:"before,omitempty"` // the inventory when it began
+
+	Phase      object.Phase `json:"phase,omitzero"` // the one that waits
+	PhaseBegan time.Time    `json:"phaseBegan,omitzero"`
+	Waiting    []string     `json:"waiting,omitempty"`
+	Failure    *Failure     `json:"failure,omitempty"` // why it is being undone
+}
+
+// Failure is why a release is undone.
+type Failure struct {
+	Reason  string       `json:"reason"` // CamelCase
+	Phase   object.Phase `json:"phase,omitzero"`
+	Object  string       `json:"object,omitempty"`
+	Message string       `json:"message"`
+}
+
+// Bad is a commit that failed here. It is not tried again by itself (protocol rule 9).
+type Bad struct {
+	Commit  string    `json:"commit"`
+	Release int64     `json:"release"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"`
+}
+
+// Pin holds the environment on a commit that a person chose.
+type Pin struct {
+	Commit string    `json:"commit"`
+	By     string    `json:"by"`
+	At     time.Time `json:"at"`
+}
+
+// Outcome is how the newest release ended.
+type Outcome struct {
+	Number     int64        `json:"number"`
+	Commit     string       `json:"commit"`
+	Outcome    string       `json:"outcome"`
+	Reason     string       `json:"reason,omitempty"`
+	Phase      object.Phase `json:"phase,omitzero"`
+	Object     string       `json:"object,omitempty"`
+	Message    string       `json:"message,omitempty"`
+	FinishedAt time.Time    `json:"finishedAt"`
+	Kept       []string     `json:"kept,omitempty"`
+}
+
+const (
+	badKept     = 50
+	waitingKept = 10
+	textKept    = 1000 // bytes of a message in the head
+)
+
+// Exists reports that the head is stored.
+func (h Head) Exists() bool { return h.revision != "" }
+
+// Quarantined reports that a commit failed here.
+func (h Head) Quarantined(commit string) bool {
+	return commit != "" && slices.ContainsFunc(h.Bad, func(b Bad) bool { return b.Commit == commit })
+}
+
+// next is the head after one more write.
+func (h Head) next(s State) Head {
+	h.Version, h.State = Version, s
+	h.Epoch++
+	return h
+}
+
+// First is the head of an environment that has none yet. It is stored before the first
+// bundle, so that bundles without a head mean that the head was lost.
+func (h Head) First() Head { return h.next(Idle) }
+
+// Prepare opens a release; union is the inventory of the old world and the new one (S3).
+func (h Head) Prepare(rel Release, union string) Head {
+	h = h.next(Prepared)
+	rel.Epoch = h.Epoch
+	h.Number, h.Inventory, h.Release = rel.Number, union, &rel
+	return h
+}
+
+// TakeOver is the head of another process's release as this process goes on with it.
+func (h Head) TakeOver() Head { return h.next(h.State) }
+
+// Wait records what the release waits for.
+func (h Head) Wait(phase object.Phase, since time.Time, what []string) Head {
+	h = h.next(h.State)
+	rel := *h.Release
+	rel.Phase, rel.PhaseBegan, rel.Waiting = phase, since, nil
+	for _, w := range what[:min(len(what), waitingKept)] {
+		rel.Waiting = append(rel.Waiting, clip(w))
+	}
+	h.Release = &rel
+	return h
+}
+
+// Commit is the only decision (S11).
+func (h Head) Commit() Head { return h.next(Committed) }
+
+// Abort turns the release round (R1).
+func (h Head) Abort(why Failure) Head {
+	h = h.next(Aborting)
+	rel := *h.Release
+	why.Message = clip(why.Message)
+	rel.Failure = &why
+	h.Release = &rel
+	return h
+}
+
+// Done closes a decided release (S13).
+func (h Head) Done(mark Mark, inventory string, bakeUntil, now time.Time) Head {
+	h = h.next(Idle)
+	h.Last = &Outcome{Number: h.Release.Number, Commit: h.Release.Commit, Outcome: "Succeeded", FinishedAt: now}
+	if h.Release.Kind == "return" {
+		h.Previous = nil // what it came from fell ill: it is nothing to go back to
+	} else if h.Good == nil || h.Good.Set != mark.Set || h.Good.Policy != mark.Policy {
+		h.Previous = h.Good
+	}
+	h.Good, h.Inventory, h.BakeUntil, h.Release = &mark, inventory, bakeUntil, nil
+	return h
+}
+
+// Undone closes a release that was undone (R3); bad says whether its commit is remembered as bad.
+func (h Head) Undone(out Outcome, inventory string, bad bool) Head {
+	h = h.next(Idle)
+	out.Number, out.Commit, out.Message = h.Release.Number, h.Release.Commit, clip(out.Message)
+	h.Last = &out
+	if bad {
+		h = h.quarantine(Bad{Commit: out.Commit, Release: out.Number, Reason: out.Reason, At: out.FinishedAt})
+	}
+	if h.Release.Kind == "return" {
+		h.Previous = nil // it failed too: do not try for ever
+	}
+	h.Inventory, h.Release = inventory, nil
+	return h
+}
+
+// Quarantine remembers a commit as bad although its release was decided: it fell ill while it baked.
+func (h Head) Quarantine(commit string, release int64, why Failure, now time.Time) Head {
+	return h.next(h.State).quarantine(Bad{Commit: commit, Release: release, Reason: why.Reason, At: now})
+}
+
+func (h Head) quarantine(b Bad) Head {
+	bad := slices.DeleteFunc(slices.Clone(h.Bad), func(x Bad) bool { return x.Commit == b.Commit })
+	bad = append(bad, b)
+	h.Bad = bad[max(0, len(bad)-badKept):]
+	return h
+}
+
+// Lift forgets that a commit is bad (all of them, if it is empty), and the pin.
+func (h Head) Lift(commit, request string) Head {
+	h = h.next(h.State)
+	h.Pin, h.Request = nil, request
+	h.Bad = slices.DeleteFunc(slices.Clone(h.Bad), func(b Bad) bool { return commit == "" || b.Commit == commit })
+	return h
+}
+
+// PinTo holds the environment on a commit.
+func (h Head) PinTo(commit, by, request string, now time.Time) Head {
+	h = h.next(h.State)
+	h.Pin, h.Request = &Pin{Commit: commit, By: by, At: now}, request
+	return h
+}
+
+// clip bounds a text, so that the head stays small.
+func clip(s string) string {
+	if len(s) <= textKept {
+		return s
+	}
+	for i := textKept; i > 0; i-- {
+		if s[i]&0xC0 != 0x80 { // not inside a UTF-8 sequence
+			return s[:i] + "…"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,216 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+
+	"github.com/nexus-platform/reconciler/failpoint"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+const (
+	journalLabel = object.Domain + "journal" // value: the environment's UID
+	partLabel    = object.Domain + "part"    // head or bundle
+	headKey      = "head"
+	maxHead      = 32 << 10 // bytes
+)
+
+// Journal is the durable memory of one environment. Its fields are set before use.
+type Journal struct {
+	Secrets     corev1client.SecretInterface // of the namespace that holds the journal
+	Metadata    metadata.ResourceInterface   // of the same Secrets
+	Environment types.UID
+	Now         func() time.Time
+
+	mu     sync.Mutex
+	known  map[string]bool     // Secrets that are there for sure: this process wrote or read them
+	chunks map[string][]string // by bundle: the Secrets that it is made of
+	fresh  int                 // Secrets written since the last Collect
+}
+
+func (j *Journal) headName() string { return "nexus-head-" + string(j.Environment) }
+
+// Head reads the head by a quorum read. A head that was never stored is the zero Head of the environment.
+func (j *Journal) Head(ctx context.Context) (Head, error) {
+	s, err := j.Secrets.Get(ctx, j.headName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return j.unborn(ctx)
+	}
+	if err != nil {
+		return Head{}, fmt.Errorf("read the head: %w", classify(err))
+	}
+	return j.decode(s)
+}
+
+// unborn is the head of an environment without one, unless bundles tell that it had one.
+func (j *Journal) unborn(ctx context.Context) (Head, error) {
+	list, err := j.Metadata.List(ctx, metav1.ListOptions{LabelSelector: journalLabel + "=" + string(j.Environment), Limit: 1})
+	if err != nil {
+		return Head{}, fmt.Errorf("look for bundles: %w", classify(err))
+	}
+	if len(list.Items) > 0 {
+		return Head{}, &LostHeadError{Secret: j.headName()}
+	}
+	return Head{Version: Version, Environment: j.Environment, State: Idle}, nil
+}
+
+func (j *Journal) decode(s *corev1.Secret) (Head, error) {
+	var probe struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(s.Data[headKey], &probe); err != nil {
+		return Head{}, &CorruptError{Secret: s.Name, Cause: errors.New("it is not JSON")}
+	}
+	if probe.Version > Version {
+		return Head{}, &NewerError{Secret: s.Name, Version: probe.Version}
+	}
+	var h Head
+	if err := json.Unmarshal(s.Data[headKey], &h); err != nil {
+		return Head{}, &CorruptError{Secret: s.Name, Cause: errors.New("it is no head")}
+	}
+	if h.Environment != j.Environment || (h.State != Idle) != (h.Release != nil) {
+		return Head{}, &CorruptError{Secret: s.Name, Cause: errors.New("it contradicts itself")}
+	}
+	h.revision = s.ResourceVersion
+	return h, nil
+}
+
+// Swap writes the head if it is still the one that was read. The error is ErrConflict if it is
+// not, an *UnknownOutcomeError if the answer was lost: after both, the head must be read again.
+func (j *Journal) Swap(ctx context.Context, from, to Head) (Head, error) {
+	if err := legal(from, to); err != nil {
+		return Head{}, err
+	}
+	b, err := json.Marshal(to)
+	if err != nil {
+		return Head{}, err
+	}
+	if len(b) > maxHead {
+		return Head{}, &TooLargeError{Bytes: len(b)}
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: j.headName(), Labels: j.labels("head"), ResourceVersion: from.revision},
+		Type:       "nexus.dev/head",
+		Data:       map[string][]byte{headKey: b},
+	}
+	failpoint.Here(failpoint.SwapBefore)
+	if from.revision == "" {
+		secret, err = j.Secrets.Create(ctx, secret, metav1.CreateOptions{})
+	} else {
+		secret, err = j.Secrets.Update(ctx, secret, metav1.UpdateOptions{})
+	}
+	failpoint.Here(failpoint.SwapAfter)
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
+		return Head{}, fmt.Errorf("%w: %w", ErrConflict, err)
+	case err != nil:
+		err = classify(err)
+		var unavailable *UnavailableError
+		if errors.As(err, &unavailable) || errors.Is(err, context.Canceled) {
+			return Head{}, &UnknownOutcomeError{Cause: err}
+		}
+		return Head{}, fmt.Errorf("write the head: %w", err)
+	}
+	to.revision = secret.ResourceVersion
+	return to, nil
+}
+
+func (j *Journal) labels(part string) map[string]string {
+	return map[string]string{journalLabel: string(j.Environment), partLabel: part}
+}
+
+// legal refuses a step that the protocol has not: it would be a mistake of this program.
+func legal(from, to Head) error {
+	steps := map[State][]State{
+		Idle:      {Idle, Prepared},
+		Prepared:  {Prepared, Committed, Aborting},
+		Committed: {Committed, Idle},
+		Aborting:  {Aborting, Idle},
+	}
+	ok := false
+	for _, s := range steps[from.State] {
+		ok = ok || s == to.State
+	}
+	switch {
+	case !ok:
+		return fmt.Errorf("the head may not go from %s to %s", from.State, to.State)
+	case to.Epoch <= from.Epoch:
+		return fmt.Errorf("the epoch of the head may not go from %d to %d", from.Epoch, to.Epoch)
+	case to.Environment != from.Environment:
+		return errors.New("the head may not change its environment")
+	case (to.State != Idle) != (to.Release != nil):
+		return fmt.Errorf("a head that is %s must have an open release, and no other", to.State)
+	case from.Release != nil && to.Release != nil && from.Release.Number != to.Release.Number:
+		return errors.New("a release may not replace an open one")
+	case from.Release == nil && to.Release != nil && to.Release.Number <= from.Number:
+		return fmt.Errorf("release number %d was used already", to.Release.Number)
+	}
+	return nil
+}
+
+// Delete removes the whole memory of an environment that is gone, the head last.
+func (j *Journal) Delete(ctx context.Context) error {
+	selector := journalLabel + "=" + string(j.Environment)
+	for _, part := range []string{partLabel + "=bundle", partLabel + "=head"} {
+		err := j.Secrets.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: selector + "," + part})
+		if err != nil {
+			return fmt.Errorf("delete the journal: %w", classify(err))
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.known, j.chunks = nil, nil
+	return nil
+}
+
+func (j *Journal) knows(name string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.known[name]
+}
+
+func (j *Journal) learn(names ...string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.known == nil {
+		j.known = map[string]bool{}
+	}
+	for _, name := range names {
+		j.known[name] = true
+	}
+}
+
+func (j *Journal) madeOf(bundle string, parts []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.chunks == nil {
+		j.chunks = map[string][]string{}
+	}
+	j.chunks[bundle] = parts
+}
+
+func (j *Journal) parts(bundle string) ([]string, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	parts, ok := j.chunks[bundle]
+	return parts, ok
+}
+
+func (j *Journal) forgetAllBut(keep map[string]bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	maps.DeleteFunc(j.known, func(name string, _ bool) bool { return !keep[name] })
+	j.fresh = 0
+}

@@ -1,0 +1,213 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/nexus-platform/reconciler/failpoint"
+	"github.com/nexus-platform/reconciler/kube"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// apply carries out one action of the plan, once per process: what a crash left
+// undecided is simply applied again, which changes nothing where it was done.
+func (r *Reconciler) apply(ctx context.Context, w *work, a Action) error {
+	if w.applied(a.Ref) {
+		return nil
+	}
+	o, ok := w.candidate.set.Get(a.Ref)
+	if !ok {
+		return fmt.Errorf("the plan names %s, which the set has not", a.Ref)
+	}
+	failpoint.Here(failpoint.ApplyBefore)
+	var applied kube.Applied
+	var err error
+	switch a.Do {
+	case Create:
+		applied, err = r.create(ctx, w, o)
+	case Recreate:
+		applied, err = r.recreate(ctx, w, o, a)
+	default:
+		applied, err = r.update(ctx, w, o, a)
+	}
+	if err != nil {
+		return blame(err, a)
+	}
+	failpoint.Here(failpoint.ApplyAfter)
+	rec := applied.Record
+	rec.Rendered, rec.Phase = o.Digest, a.Phase
+	w.record(rec, applied.Generation)
+	r.tell(Event{Kind: EventApplied, Release: &w.candidate.info, Phase: a.Phase, Object: a.Ref, Message: string(a.Do)})
+	return nil
+}
+
+// blame names the object in an error that undoes the release; other errors keep their kind.
+func blame(err error, a Action) error {
+	var wait *pending
+	var known *failure
+	switch {
+	case errors.As(err, &wait), errors.As(err, &known):
+		return err
+	case Judge(err) == Fail:
+		return &failure{reason: "ApplyFailed", phase: a.Phase, object: a.Ref.String(), message: err.Error()}
+	}
+	return fmt.Errorf("%s %s: %w", a.Do, a.Ref, err)
+}
+
+// create makes an object that is not there. One that is there already is ours only if it carries this release's stamp.
+func (r *Reconciler) create(ctx context.Context, w *work, o object.Object) (kube.Applied, error) {
+	applied, err := r.Cluster.Apply(ctx, o.Body, kube.Pre{Create: true, Born: w.stamp})
+	var exists *kube.ExistsError
+	if !errors.As(err, &exists) {
+		return applied, err
+	}
+	live, err := r.Cluster.Read(ctx, o.Ref, o.Body.GroupVersionKind().Version)
+	if err != nil {
+		return kube.Applied{}, err
+	}
+	born := live.GetAnnotations()[object.BornAnnotation]
+	switch {
+	case live.GetDeletionTimestamp() != nil:
+		return kube.Applied{}, &pending{what: []string{o.Ref.String() + ": an older one is being deleted"}, after: time.Second}
+	case born == w.stamp:
+		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, true))
+	case mayAdopt(w.candidate.policy, o.Body, live, string(r.Environment.UID)):
+		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, false))
+	}
+	return kube.Applied{}, &failure{reason: "Exists", phase: object.Infrastructure, object: o.Ref.String(),
+		message: "was made by somebody else while the release ran" + ownedBy(live)}
+}
+
+// update changes an object of the inventory, or adopts one, as long as it is the one that was planned.
+func (r *Reconciler) update(ctx context.Context, w *work, o object.Object, a Action) (kube.Applied, error) {
+	live, err := r.live(ctx, o.Ref, a.Version)
+	if err != nil {
+		return kube.Applied{}, err
+	}
+	if a.UID != "" && live.GetUID() != a.UID {
+		return kube.Applied{}, &failure{reason: "Replaced", phase: a.Phase, object: a.Ref.String(),
+			message: "was deleted and made again by somebody else after the plan"}
+	}
+	return r.Cluster.Apply(ctx, kube.Strip(o.Body, w.ignored(o.Ref), live), kube.PreOf(live, a.Do != Adopt))
+}
+
+// live reads an object from the watch cache, or from the API server where the cache has it not (an adopted object carries no label yet).
+func (r *Reconciler) live(ctx context.Context, ref object.Ref, version string) (*unstructured.Unstructured, error) {
+	if l, ok := r.Cluster.Live(ref); ok {
+		return l.Object(), nil
+	}
+	return r.Cluster.Read(ctx, ref, version)
+}
+
+// recreate deletes the planned object and makes it anew.
+func (r *Reconciler) recreate(ctx context.Context, w *work, o object.Object, a Action) (kube.Applied, error) {
+	live, err := r.Cluster.Read(ctx, o.Ref, a.Version)
+	var gone *kube.NotFoundError
+	if errors.As(err, &gone) {
+		return r.create(ctx, w, o)
+	}
+	if err != nil {
+		return kube.Applied{}, err
+	}
+	if live.GetUID() != a.UID {
+		return r.create(ctx, w, o) // finds our stamp on it, or says that it is somebody else's
+	}
+	if live.GetDeletionTimestamp() == nil {
+		if err := r.Cluster.Delete(ctx, o.Ref, a.Version, live.GetUID(), live.GetResourceVersion()); err != nil {
+			return kube.Applied{}, err
+		}
+	}
+	if _, err := r.Cluster.Read(ctx, o.Ref, a.Version); errors.As(err, &gone) {
+		return r.create(ctx, w, o)
+	}
+	return kube.Applied{}, &pending{what: []string{o.Ref.String() + ": is being deleted, to be made again"}, after: time.Second}
+}
+
+// barrier dry-runs what could not be judged before its namespace or kind was there (S5).
+func (r *Reconciler) barrier(ctx context.Context, w *work) error {
+	late := slices.DeleteFunc(slices.Clone(w.plan.Actions), func(a Action) bool { return !a.Late })
+	if len(late) == 0 {
+		return nil
+	}
+	failpoint.Here(failpoint.Barrier)
+	if err := r.watch(ctx, w.candidate.set, w.base); err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var faults []string
+	err := each(ctx, late, func(ctx context.Context, a Action) error {
+		if _, here := r.Cluster.Live(a.Ref); here || w.applied(a.Ref) {
+			return nil // applied before a crash
+		}
+		o, _ := w.candidate.set.Get(a.Ref)
+		_, err := r.Cluster.DryRun(ctx, o.Body, kube.Pre{Create: true})
+		var exists *kube.ExistsError
+		if err == nil || errors.As(err, &exists) {
+			return nil // create decides whose it is
+		}
+		if Judge(err) != Fail {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		faults = append(faults, fmt.Sprintf("%s: %v", a.Ref, err))
+		return nil
+	})
+	if err != nil || len(faults) == 0 {
+		return err
+	}
+	slices.Sort(faults)
+	return &failure{reason: "DryRunFailed", phase: object.Infrastructure, object: objectOf(faults[0]),
+		message: fmt.Sprintf("%d objects are refused by the API server, the first: %s", len(faults), faults[0])}
+}
+
+// pruneEarly deletes what must go before its successor comes.
+func (r *Reconciler) pruneEarly(ctx context.Context, w *work, phase object.Phase) error {
+	for _, a := range w.plan.Actions {
+		if !a.Early || a.Do != Prune || a.Phase != phase || w.applied(a.Ref) {
+			continue
+		}
+		if err := r.prune(ctx, a); err != nil {
+			return blame(err, a)
+		}
+		w.record(object.Record{Ref: a.Ref}, 0)
+	}
+	return nil
+}
+
+// prune deletes the object that was planned, and no other that took its name. A resourceVersion that moved meanwhile is read again.
+func (r *Reconciler) prune(ctx context.Context, a Action) error {
+	uid, version := a.UID, ""
+	if l, ok := r.Cluster.Live(a.Ref); ok && l.UID == uid {
+		version = l.ResourceVersion
+	}
+	for try := 0; ; try++ {
+		if version == "" {
+			live, err := r.Cluster.Read(ctx, a.Ref, a.Version)
+			var gone *kube.NotFoundError
+			if errors.As(err, &gone) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if live.GetUID() != uid {
+				return nil // what was planned is gone
+			}
+			version = live.GetResourceVersion()
+		}
+		failpoint.Here(failpoint.PruneBefore)
+		err := r.Cluster.Delete(ctx, a.Ref, a.Version, uid, version)
+		var conflict *kube.ConflictError
+		if !errors.As(err, &conflict) || try == 4 {
+			return err
+		}
+		version = ""
+	}
+}

@@ -1,0 +1,121 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/failpoint"
+	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// decide is the only decision of a release (S11): from here on it goes forward.
+func (r *Reconciler) decide(ctx context.Context, h journal.Head, w *work) (Result, error) {
+	failpoint.Here(failpoint.CommitBefore)
+	h, err := r.swap(ctx, h, h.Commit())
+	if err != nil {
+		return Result{}, fmt.Errorf("decide release %d: %w", w.candidate.info.Number, err)
+	}
+	failpoint.Here(failpoint.CommitAfter)
+	r.tell(Event{Kind: EventDecided, Release: &w.candidate.info})
+	return r.finish(ctx, h)
+}
+
+// finish prunes and closes a decided release (S12, S13). Every step is safe to repeat.
+func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error) {
+	w, err := r.load(ctx, h)
+	if err != nil {
+		return Result{Head: h}, r.halt(h, err)
+	}
+	for _, phase := range object.Phases { // after a crash: their records are needed, and applying again changes nothing
+		if err := each(ctx, w.plan.in(phase), func(ctx context.Context, a Action) error { return r.apply(ctx, w, a) }); err != nil {
+			return r.undoLater(h, err)
+		}
+	}
+	if err := r.prunes(ctx, w); err != nil {
+		return Result{Head: h}, r.halt(h, err)
+	}
+	inv, err := w.after(nil)
+	if err != nil {
+		return Result{Head: h}, err
+	}
+	digest, err := r.storeInventory(ctx, inv)
+	if err != nil {
+		return Result{Head: h}, err
+	}
+	now := r.Now()
+	mark := journal.Mark{Release: h.Release.Number, Commit: h.Release.Commit, Set: h.Release.Set, Policy: h.Release.Policy, At: now}
+	next := h.Done(mark, digest, now.Add(w.candidate.policy.Spec.Bake.Duration), now)
+	failpoint.Here(failpoint.DoneBefore)
+	if h, err = r.swap(ctx, h, next); err != nil {
+		return Result{}, fmt.Errorf("close release %d: %w", w.candidate.info.Number, err)
+	}
+	r.work = nil
+	r.good = &world{set: w.candidate.set, policy: w.candidate.policy, judge: w.candidate.judge, inventory: inv.ByRef(), ignored: w.ignored}
+	r.drifted = nil
+	info := w.candidate.info
+	info.Outcome, info.Ended, info.Changes = v1alpha1.Succeeded, now, w.plan.Counts()
+	info.Message = fmt.Sprintf("%s is deployed and verified", short(info.Commit))
+	for _, a := range w.plan.Actions {
+		if a.Do == Keep {
+			info.Kept = append(info.Kept, a.Ref.String())
+		}
+	}
+	r.tell(Event{Kind: EventEnded, Release: &info, Message: info.Message})
+	if err := r.tidy(ctx, h); err != nil {
+		r.Log.Warn("collect garbage of the journal", "environment", r.Environment.Name, "error", err)
+	}
+	return Result{Head: h, Why: "released"}, nil
+}
+
+// tidy deletes bundles that the head names no more. It may fail: garbage is only garbage.
+func (r *Reconciler) tidy(ctx context.Context, h journal.Head) error {
+	keep := []string{h.Inventory}
+	for _, m := range []*journal.Mark{h.Good, h.Previous} {
+		if m != nil {
+			keep = append(keep, m.Set, m.Policy)
+		}
+	}
+	_, err := r.Journal.Collect(ctx, keep...)
+	return err
+}
+
+func short(commit string) string { return commit[:min(len(commit), 10)] }
+
+// prunes deletes what left Git, phase by phase from the last, and lets go of what stays.
+func (r *Reconciler) prunes(ctx context.Context, w *work) error {
+	for phase := object.Validation; phase >= object.Infrastructure; phase-- {
+		var actions []Action
+		for _, a := range w.plan.Actions {
+			if (a.Do == Prune || a.Do == Keep) && a.Phase == phase {
+				actions = append(actions, a)
+			}
+		}
+		err := each(ctx, actions, func(ctx context.Context, a Action) error {
+			if a.Do == Keep {
+				return r.letGo(ctx, a)
+			}
+			if err := r.prune(ctx, a); err != nil {
+				return fmt.Errorf("prune %s: %w", a.Ref, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// letGo takes our mark off an object that stays in the cluster although it left Git.
+func (r *Reconciler) letGo(ctx context.Context, a Action) error {
+	live, ok := r.Cluster.Live(a.Ref)
+	if !ok || live.UID != a.UID {
+		return nil
+	}
+	if err := r.Cluster.Disown(ctx, live.Object()); err != nil {
+		return fmt.Errorf("let go of %s: %w", a.Ref, err)
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/nexus-platform/reconciler/kube"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// lookup answers validate's questions about the cluster. Objects of the set itself are
+// not asked for: whether they exist is what their dry-run tells, without a request of its own.
+type lookup struct {
+	cluster *kube.Cluster
+	set     *object.Set
+}
+
+// Metadata implements validate.World.
+func (l lookup) Metadata(ctx context.Context, ref object.Ref) (*metav1.PartialObjectMetadata, error) {
+	if live, ok := l.cluster.Live(ref); ok {
+		return partial(live.Object()), nil
+	}
+	if _, ours := l.set.Get(ref); ours {
+		return nil, nil
+	}
+	version, err := l.version(ctx, ref.GroupKind())
+	if err != nil || version == "" {
+		return nil, err
+	}
+	u, err := l.cluster.Read(ctx, ref, version)
+	var gone *kube.NotFoundError
+	var unknown *kube.NoKindError
+	switch {
+	case errors.As(err, &gone), errors.As(err, &unknown):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return partial(u), nil
+}
+
+func partial(u metav1.Object) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: u.GetName(), Namespace: u.GetNamespace(), UID: u.GetUID(), Labels: u.GetLabels(), Annotations: u.GetAnnotations(),
+		OwnerReferences: u.GetOwnerReferences(), ManagedFields: u.GetManagedFields(), DeletionTimestamp: u.GetDeletionTimestamp(),
+	}}
+}
+
+// version is one in which the cluster serves the kind; empty if it does not.
+func (l lookup) version(ctx context.Context, gk schema.GroupKind) (string, error) {
+	for _, v := range []string{"v1", "v2", "v1beta1", "v1beta2", "v1beta3", "v2beta1", "v1alpha1", "v1alpha2", "v1alpha3"} {
+		_, err := l.cluster.Mapping(ctx, gk.WithVersion(v))
+		if err == nil {
+			return v, nil
+		}
+		var unknown *kube.NoKindError
+		if !errors.As(err, &unknown) {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// Scope implements validate.World.
+func (l lookup) Scope(ctx context.Context, gvk schema.GroupVersionKind) (namespaced, known bool, err error) {
+	m, err := l.cluster.Mapping(ctx, gvk)
+	var unknown *kube.NoKindError
+	if errors.As(err, &unknown) {
+		return false, false, nil
+	}
+	return m.Namespaced, err == nil, err
+}

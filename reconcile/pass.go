@@ -1,0 +1,248 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// Pass looks at the world once and does the one next thing. An error that Judge calls
+// Again or Reread wants another pass soon; a *HaltedError wants a person.
+func (r *Reconciler) Pass(ctx context.Context, ask Ask) (Result, error) {
+	h, err := r.takeOver(ctx)
+	if err != nil {
+		return Result{}, r.halt(h, err)
+	}
+	if ask.Request != nil && (ask.Request.ID == r.handled || ask.Request.ID == h.Request) {
+		ask.Request = nil
+	}
+	tip, tipErr := r.tip(ctx, h, ask)
+	res, err := r.act(ctx, h, ask, tip)
+	res.Tip, res.TipErr = tip, tipErr
+	if refusal := r.refused[tip]; res.Refused == nil && refusal != nil {
+		res.Refused = refusal
+	}
+	if err != nil {
+		r.head = nil
+	}
+	return res, err
+}
+
+// tip reads the branch, where it matters. What is deployed is looked after whether or not it can be read.
+func (r *Reconciler) tip(ctx context.Context, h journal.Head, ask Ask) (string, error) {
+	if ask.Remove || h.State == journal.Committed || h.State == journal.Aborting {
+		return "", nil
+	}
+	return r.Repository.Tip(ctx)
+}
+
+// takeOver reads the head. An open release that this process did not begin is taken over
+// by a new epoch, so that a process that still believes it is at work cannot decide anything.
+func (r *Reconciler) takeOver(ctx context.Context) (journal.Head, error) {
+	h, err := r.read(ctx)
+	if err != nil {
+		return h, err
+	}
+	if h.State == journal.Idle || (r.work != nil && r.work.candidate.info.Number == h.Release.Number) {
+		return h, nil
+	}
+	h, err = r.swap(ctx, h, h.TakeOver())
+	if err != nil {
+		return h, fmt.Errorf("take over release %d: %w", h.Number, err)
+	}
+	w, err := r.load(ctx, h)
+	if err != nil {
+		return h, err
+	}
+	r.tell(Event{Kind: EventBegan, Release: &w.candidate.info, Message: "taken over after a restart"})
+	return h, nil
+}
+
+// act does what Next decides.
+func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip string) (Result, error) {
+	sight := Sight{
+		Tip: tip, Request: ask.Request, Suspended: ask.Suspended, Remove: ask.Remove,
+		Ill: r.ill != nil, Seen: tip != "" && (r.same == tip || r.refused[tip] != nil), Now: r.Now(),
+	}
+	step := Next(h, sight)
+	var res Result
+	var err error
+	switch step.Verb {
+	case Finish:
+		res, err = r.finish(ctx, h)
+	case Undo:
+		res, err = r.undo(ctx, h)
+	case Resume:
+		res, err = r.resume(ctx, h, ask, tip)
+	case Deploy:
+		delete(r.refused, step.Commit)
+		if h, err = r.lift(ctx, h, step, ask); err == nil {
+			res, err = r.deploy(ctx, h, step)
+		}
+	case Rollback:
+		res, err = r.rollback(ctx, h, ask.Request)
+	case Retry:
+		res, err = r.retry(ctx, h, ask.Request)
+	case Return:
+		res, err = r.goBack(ctx, h)
+	case Remove:
+		res, err = r.remove(ctx, h)
+	default:
+		res, err = r.repair(ctx, h, ask.Suspended)
+	}
+	if res.Why == "" {
+		res.Why = step.Why
+	}
+	r.answer(&res, ask.Request, step, err)
+	return res, err
+}
+
+// answer tells a person what became of their request, once it was carried out.
+func (r *Reconciler) answer(res *Result, q *v1alpha1.Request, step Step, err error) {
+	if q == nil || err != nil && Judge(err) != Fail {
+		return
+	}
+	switch step.Verb {
+	case Deploy, Rollback, Retry:
+	default:
+		return
+	}
+	r.handled = q.ID
+	res.Request, res.Answer = q.ID, res.Why
+	if err != nil {
+		res.Answer = err.Error()
+	}
+}
+
+// lift forgets what stands against a commit that a person asked for by name.
+func (r *Reconciler) lift(ctx context.Context, h journal.Head, step Step, ask Ask) (journal.Head, error) {
+	if ask.Request == nil || (!h.Quarantined(step.Commit) && h.Pin == nil) {
+		return h, nil
+	}
+	return r.swap(ctx, h, h.Lift(step.Commit, ask.Request.ID))
+}
+
+// resume goes on with an open release, unless a newer admitted commit takes its place while it waits.
+func (r *Reconciler) resume(ctx context.Context, h journal.Head, ask Ask, tip string) (Result, error) {
+	w, err := r.load(ctx, h)
+	if err != nil {
+		return Result{Head: h}, r.halt(h, err)
+	}
+	newer := tip != "" && tip != h.Release.Commit && !h.Quarantined(tip) && r.refused[tip] == nil &&
+		h.Release.Kind == KindDeploy && !ask.Suspended && (h.Good == nil || tip != h.Good.Commit)
+	if !newer || h.Release.Phase == object.Migrations || h.Release.Commit == r.requested(ask) {
+		return r.execute(ctx, h)
+	}
+	c, err := r.admit(ctx, h, tip)
+	if err != nil {
+		var refused *RefusedError
+		if errors.As(err, &refused) {
+			if _, err := r.refuse(h, c.infoOr(tip, h), err); err != nil {
+				return Result{Head: h}, err
+			}
+		}
+		return r.execute(ctx, h)
+	}
+	return r.abort(ctx, h, w, &failure{reason: reasonSuperseded, phase: h.Release.Phase, object: short(tip), message: "a newer commit takes its place"})
+}
+
+func (r *Reconciler) requested(ask Ask) string {
+	if ask.Request == nil {
+		return ""
+	}
+	return ask.Request.Commit
+}
+
+func (c *candidate) infoOr(commit string, h journal.Head) ReleaseInfo {
+	if c != nil {
+		return c.info
+	}
+	return ReleaseInfo{Number: h.Number + 1, Commit: commit, Kind: KindDeploy}
+}
+
+// rollback releases an older set and pins it: the previous one from its bundle, any other rendered again from the mirror.
+func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.Request) (Result, error) {
+	var c *candidate
+	var err error
+	switch {
+	case h.Previous != nil && (q.Commit == "" || q.Commit == h.Previous.Commit):
+		c, err = r.fromMark(ctx, h, h.Previous, KindRollback)
+	case q.Commit != "":
+		if c, err = r.admit(ctx, h, q.Commit); c != nil {
+			c.info.Kind = KindRollback
+		}
+	default:
+		err = &RefusedError{Reason: "NothingToRollBackTo", Findings: []string{"there is no previous release; name a commit or a release"}}
+	}
+	if err != nil {
+		info := c.infoOr(q.Commit, h)
+		info.Kind = KindRollback
+		return r.refuse(h, info, err)
+	}
+	c.info.By = q.By
+	if h, err = r.swap(ctx, h, h.PinTo(c.info.Commit, q.By, q.ID, r.Now())); err != nil {
+		return Result{}, fmt.Errorf("pin %s: %w", short(c.info.Commit), err)
+	}
+	return r.begin(ctx, h, c)
+}
+
+// retry forgets what failed here and what is pinned, so that the next pass follows the branch again.
+func (r *Reconciler) retry(ctx context.Context, h journal.Head, q *v1alpha1.Request) (Result, error) {
+	r.refused, r.same = nil, ""
+	h, err := r.swap(ctx, h, h.Lift("", q.ID))
+	return Result{Head: h, After: 1, Why: "the quarantine is lifted; the branch is followed again"}, err
+}
+
+// goBack releases the previous commit after the last good one fell ill while it baked (S15).
+func (r *Reconciler) goBack(ctx context.Context, h journal.Head) (Result, error) {
+	c, err := r.fromMark(ctx, h, h.Previous, KindReturn)
+	if err != nil {
+		return Result{Head: h}, r.halt(h, err)
+	}
+	v := *r.ill
+	why := journal.Failure{Reason: v.Reason, Phase: object.Verification, Object: v.Ref.String(), Message: "fell ill while baking: " + describe(v)}
+	c.info.Message = why.Message
+	if h, err = r.swap(ctx, h, h.Quarantine(h.Good.Commit, h.Good.Release, why, r.Now())); err != nil {
+		return Result{}, fmt.Errorf("quarantine %s: %w", short(h.Good.Commit), err)
+	}
+	return r.begin(ctx, h, c)
+}
+
+// remove releases the empty set: the environment is deleted with prune: onDelete.
+func (r *Reconciler) remove(ctx context.Context, h journal.Head) (Result, error) {
+	empty, err := object.NewSet(nil)
+	if err != nil {
+		return Result{Head: h}, err
+	}
+	c := &candidate{info: ReleaseInfo{Number: h.Number + 1, Kind: KindRemove, Began: r.Now()}, set: empty}
+	if err := c.adopt("release.yaml", r.Now); err != nil {
+		return Result{Head: h}, err
+	}
+	noWait := c.policy.Spec.Settle
+	noWait.Duration, c.policy.Spec.Bake.Duration = 0, 0
+	return r.begin(ctx, h, c)
+}
+
+// Plan computes what a release of a commit would do now. It only reads.
+// What stands against it is a *RefusedError.
+func (r *Reconciler) Plan(ctx context.Context, commit string) (*Plan, error) {
+	h, err := r.Journal.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if commit == "" {
+		if commit, err = r.Repository.Tip(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c, err := r.admit(ctx, h, commit)
+	if err != nil {
+		return nil, err
+	}
+	plan, _, err := r.plan(ctx, h, c)
+	return plan, err
+}

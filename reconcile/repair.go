@@ -1,0 +1,293 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/health"
+	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/kube"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// look brings the list of drifted objects up to date: only what changed in the cluster since the last look is compared.
+func (r *Reconciler) look(base *world) error {
+	if r.drifted == nil {
+		r.drifted = map[object.Ref]v1alpha1.Drift{}
+	}
+	for ref := range r.takeDirty() {
+		rec, owned := base.inventory[ref]
+		if !owned {
+			continue
+		}
+		d, err := r.compare(base, rec)
+		if err != nil {
+			return fmt.Errorf("compare %s: %w", ref, err)
+		}
+		if d == nil {
+			delete(r.drifted, ref)
+		} else {
+			r.drifted[ref] = *d
+		}
+	}
+	return nil
+}
+
+// compare finds drift of one object: a managed field whose live value is no longer the one applied.
+func (r *Reconciler) compare(base *world, rec object.Record) (*v1alpha1.Drift, error) {
+	now := metav1.NewTime(r.Now())
+	live, here := r.Cluster.Live(rec.Ref)
+	if !here {
+		verb := "deleted"
+		if r.Cluster.Unlabelled(rec.Ref) {
+			verb = "unlabelled"
+		}
+		return &v1alpha1.Drift{Object: rec.Ref.String(), Verb: verb, Manager: "unknown", At: now}, nil
+	}
+	if live.Deleting || rec.Live == "" {
+		return nil, nil
+	}
+	o, declared := base.set.Get(rec.Ref)
+	if !declared {
+		return nil, nil // on its way out
+	}
+	if rec.UID != live.UID && r.bornBefore(live.Born, math.MaxInt64) {
+		rec.UID = live.UID // we made it again ourselves, and only the journal's inventory does not know yet
+	}
+	report, err := r.Cluster.Drift(live, rec, o.Body, base.ignored(rec.Ref))
+	if err != nil || report == nil {
+		return nil, err
+	}
+	d := &v1alpha1.Drift{Object: rec.Ref.String(), Verb: report.Verb, Manager: report.Manager, At: now}
+	if !report.At.IsZero() {
+		d.At = metav1.NewTime(report.At)
+	}
+	for _, f := range report.Fields {
+		d.Fields = append(d.Fields, f.String())
+	}
+	return d, nil
+}
+
+// repair applies again what the head already declares, wherever the cluster differs.
+// It is no release: it runs in the environment's turn, without a head write.
+func (r *Reconciler) repair(ctx context.Context, h journal.Head, suspended bool) (Result, error) {
+	res := Result{Head: h}
+	if h.Good == nil {
+		return res, nil
+	}
+	base, err := r.deployed(ctx, h)
+	if err != nil {
+		return res, r.halt(h, err)
+	}
+	if err := r.watch(ctx, base.set, base); err != nil {
+		return res, err
+	}
+	changed := r.peekDirty()
+	if err := r.look(base); err != nil {
+		r.markDirty(changed)
+		return res, err
+	}
+	r.bake(h, base, changed)
+	if r.ill != nil {
+		res.Ill = fmt.Sprintf("%s: %s", r.ill.Ref, describe(*r.ill))
+	}
+	if h.Good != nil && r.Now().Before(h.BakeUntil) {
+		res.After = h.BakeUntil.Sub(r.Now())
+	}
+	if !suspended {
+		if err := r.sweep(ctx, h, base, changed); err != nil {
+			r.markDirty(changed)
+			return res, err
+		}
+		after, err := r.heal(ctx, h, base)
+		if err != nil {
+			return res, err
+		}
+		if after > 0 && (res.After == 0 || after < res.After) {
+			res.After = after
+		}
+	}
+	for _, ref := range slices.SortedFunc(maps.Keys(r.drifted), object.Ref.Compare) {
+		res.Drifted = append(res.Drifted, r.drifted[ref])
+	}
+	return res, nil
+}
+
+func (r *Reconciler) peekDirty() map[object.Ref]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.dirty)
+}
+
+// flap remembers how often an object drifted and was healed lately.
+type flap struct {
+	times []time.Time
+	quiet time.Time // healing pauses until then
+	told  string    // the drift that was told last, so that it is told once
+}
+
+const (
+	flapWindow = time.Hour
+	flapLimit  = 3
+	flapPause  = 10 * time.Minute
+)
+
+// heal repairs every drifted object whose policy says so. What drifts again and again
+// is reported as flapping and left alone for a while, so that two writers do not fight for ever.
+func (r *Reconciler) heal(ctx context.Context, h journal.Head, base *world) (time.Duration, error) {
+	if r.flaps == nil {
+		r.flaps = map[object.Ref]*flap{}
+	}
+	var (
+		todo []object.Record
+		next time.Duration
+		now  = r.Now()
+	)
+	for ref, d := range r.drifted {
+		f := r.flaps[ref]
+		if f == nil {
+			f = &flap{}
+			r.flaps[ref] = f
+		}
+		f.times = slices.DeleteFunc(f.times, func(t time.Time) bool { return now.Sub(t) > flapWindow })
+		o, declared := base.set.Get(ref)
+		mode := v1alpha1.DriftReport
+		if declared {
+			mode = driftMode(base.policy, o.Body)
+		}
+		ours := d.Manager == object.FieldManager // a late write of an older epoch: always taken back
+		switch {
+		case mode == v1alpha1.DriftIgnore && !ours:
+			delete(r.drifted, ref)
+			continue
+		case mode == v1alpha1.DriftReport && !ours:
+			d.Action = "reported"
+		case now.Before(f.quiet):
+			d.Action = "flapping"
+			if left := f.quiet.Sub(now); next == 0 || left < next {
+				next = left
+			}
+		case len(f.times) >= flapLimit:
+			f.quiet, f.times = now.Add(flapPause), nil
+			d.Action, next = "flapping", flapPause
+		default:
+			d.Action = "healed"
+			f.times = append(f.times, now)
+			todo = append(todo, base.inventory[ref])
+		}
+		d.Count = int32(len(f.times))
+		r.drifted[ref] = d
+		r.tellDrift(ref, f, d)
+	}
+	var mu sync.Mutex
+	err := each(ctx, todo, func(ctx context.Context, rec object.Record) error {
+		healed, err := r.healOne(ctx, h, base, rec)
+		if err != nil {
+			return fmt.Errorf("heal %s: %w", rec.Ref, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		base.inventory[rec.Ref] = healed
+		delete(r.drifted, rec.Ref)
+		return nil
+	})
+	return next, err
+}
+
+// tellDrift tells each observation once.
+func (r *Reconciler) tellDrift(ref object.Ref, f *flap, d v1alpha1.Drift) {
+	same := d.Verb + d.Manager + d.Action + strings.Join(d.Fields, "\n") + strconv.Itoa(int(d.Count))
+	if f.told == same && d.Action != "healed" {
+		return
+	}
+	f.told = same
+	r.tell(Event{Kind: EventDrift, Object: ref, Drift: &d, Message: d.Action})
+}
+
+// healOne applies one object as it is declared. Its new record stays in memory: the digests of the journal's are the same but for a UID.
+func (r *Reconciler) healOne(ctx context.Context, h journal.Head, base *world, rec object.Record) (object.Record, error) {
+	o, _ := base.set.Get(rec.Ref)
+	body, pre := o.Body, kube.Pre{Create: true, Born: stamp(r.Environment.UID, h.Epoch)}
+	if l, here := r.Cluster.Live(rec.Ref); here {
+		live := l.Object()
+		body, pre = kube.Strip(o.Body, base.ignored(rec.Ref), live), kube.PreOf(live, true)
+	} else if r.Cluster.Unlabelled(rec.Ref) {
+		live, err := r.Cluster.Read(ctx, rec.Ref, rec.Version)
+		if err != nil {
+			return rec, err
+		}
+		body, pre = kube.Strip(o.Body, base.ignored(rec.Ref), live), kube.PreOf(live, true)
+	}
+	applied, err := r.Cluster.Apply(ctx, body, pre)
+	if err != nil {
+		return rec, err
+	}
+	healed := applied.Record
+	healed.Rendered, healed.Phase = o.Digest, rec.Phase
+	return healed, nil
+}
+
+// sweep deletes strays: objects with our label that no inventory has. They are creates
+// of an older epoch that arrived late, found by their stamp (protocol rule 6).
+func (r *Reconciler) sweep(ctx context.Context, h journal.Head, base *world, changed map[object.Ref]bool) error {
+	for ref := range changed {
+		if _, owned := base.inventory[ref]; owned {
+			continue
+		}
+		live, here := r.Cluster.Live(ref)
+		if !here || live.Deleting || !r.bornBefore(live.Born, h.Epoch) {
+			continue
+		}
+		if bearsData(base.policy, ref.GroupKind()) {
+			continue
+		}
+		err := r.Cluster.Delete(ctx, ref, live.Version, live.UID, live.ResourceVersion)
+		var conflict *kube.ConflictError
+		if err != nil && !errors.As(err, &conflict) {
+			return fmt.Errorf("sweep %s, a late write of an older release: %w", ref, err)
+		}
+	}
+	return nil
+}
+
+// bornBefore reports that an object was created by a release of this environment that has ended.
+func (r *Reconciler) bornBefore(born string, epoch int64) bool {
+	uid, number, ok := strings.Cut(born, "/")
+	if !ok || uid != string(r.Environment.UID) {
+		return false
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	return err == nil && n <= epoch
+}
+
+// bake watches health on after the decision (S15): what fails now although it was healthy then, releases the previous commit.
+func (r *Reconciler) bake(h journal.Head, base *world, changed map[object.Ref]bool) {
+	if !r.Now().Before(h.BakeUntil) {
+		r.ill = nil
+		return
+	}
+	if len(changed) == 0 {
+		return
+	}
+	r.ill = nil
+	for ref := range base.inventory {
+		if isInert(ref, base.policy) {
+			continue
+		}
+		if v := r.verdict(base.judge, ref, health.Expectation{}); v.Fatal {
+			r.ill = &v
+			return
+		}
+	}
+}

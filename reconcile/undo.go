@@ -1,0 +1,284 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/failpoint"
+	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/kube"
+	"github.com/nexus-platform/reconciler/object"
+)
+
+// HaltedError says that only a person can go on, and what they can do.
+type HaltedError struct {
+	What string // what happened
+	Do   string // what to do
+	Err  error
+}
+
+func (e *HaltedError) Error() string { return e.What + "; " + e.Do }
+
+func (e *HaltedError) Unwrap() error { return e.Err }
+
+// abort turns the release round: from here on it is undone (R1).
+func (r *Reconciler) abort(ctx context.Context, h journal.Head, w *work, f *failure) (Result, error) {
+	failpoint.Here(failpoint.AbortBefore)
+	h, err := r.swap(ctx, h, h.Abort(journal.Failure{Reason: f.reason, Phase: f.phase, Object: f.object, Message: f.message}))
+	if err != nil {
+		return Result{}, fmt.Errorf("turn release %d round: %w", w.candidate.info.Number, err)
+	}
+	r.tell(Event{Kind: EventAborting, Release: &w.candidate.info, Phase: f.phase, Message: f.Error()})
+	return r.undo(ctx, h)
+}
+
+// undo takes the open release back (R2, R3): everything that it changed is applied as
+// the last good release declared it, then what it created is removed. It does not wait for health.
+func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
+	w, err := r.load(ctx, h)
+	if err != nil {
+		return Result{Head: h}, r.halt(h, err)
+	}
+	if h.Good == nil && h.Release.Kind == KindDeploy && r.Environment.Spec.OnFirstFailure != "undo" && h.Release.Failure.Reason != reasonSuperseded {
+		return r.keep(ctx, h, w)
+	}
+	u := &undoing{r: r, w: w, records: w.before.ByRef()}
+	for _, phase := range object.Phases {
+		if err := each(ctx, u.changed(phase), u.restore); err != nil {
+			return r.undoLater(h, err)
+		}
+	}
+	for _, a := range u.created() {
+		if err := u.remove(ctx, a); err != nil {
+			return r.undoLater(h, err)
+		}
+	}
+	inv := make(object.Inventory, 0, len(u.records))
+	for _, rec := range u.records {
+		inv = append(inv, rec)
+	}
+	digest, err := r.storeInventory(ctx, inv)
+	if err != nil {
+		return Result{Head: h}, err
+	}
+	slices.Sort(u.kept)
+	outcome := v1alpha1.Reverted
+	if h.Release.Failure.Reason == reasonSuperseded {
+		outcome = v1alpha1.Superseded
+	}
+	return r.undone(ctx, h, w, digest, outcome, u.kept)
+}
+
+const reasonSuperseded = "Superseded"
+
+// undoLater waits or gives a person what the undo needs. The release stays open: undo goes on when the fault is mended.
+func (r *Reconciler) undoLater(h journal.Head, err error) (Result, error) {
+	var wait *pending
+	if errors.As(err, &wait) {
+		return Result{Head: h, Waiting: wait.what, After: max(wait.after, 100*time.Millisecond), Why: "undoing"}, nil
+	}
+	return Result{Head: h}, r.halt(h, err)
+}
+
+// halt turns what no retry will mend into a HaltedError.
+func (r *Reconciler) halt(h journal.Head, err error) error {
+	switch Judge(err) {
+	case Again, Reread, Stop:
+		return err
+	}
+	return &HaltedError{
+		What: fmt.Sprintf("release %d of %s stands still while it is %s: %v", h.Number, r.Environment.Name, h.State, err),
+		Do:   "nothing half-written is lost: mend what the message names (rights, a webhook, a missing bundle), and it goes on by itself within a minute",
+		Err:  err,
+	}
+}
+
+// undoing is one walk back.
+type undoing struct {
+	r *Reconciler
+	w *work
+
+	mu      sync.Mutex
+	records map[object.Ref]object.Record
+	kept    []string
+}
+
+// changed are the actions of a phase that touched what was there before.
+func (u *undoing) changed(phase object.Phase) []Action {
+	var out []Action
+	for _, a := range u.w.plan.Actions {
+		if a.Phase != phase || a.Do == Keep || (a.Do == Prune && !a.Early) {
+			continue
+		}
+		if _, was := u.w.base.inventory[a.Ref]; was || a.Do == Adopt {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// created are the newcomers, last first.
+func (u *undoing) created() []Action {
+	var out []Action
+	for _, a := range u.w.plan.Actions {
+		if _, was := u.w.base.inventory[a.Ref]; a.Do == Create && !was {
+			out = append(out, a)
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// restore applies an object as the last good release declared it, or gives an adopted one back.
+func (u *undoing) restore(ctx context.Context, a Action) error {
+	failpoint.Here(failpoint.UndoBefore)
+	if a.Do == Adopt {
+		if err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref]); err != nil {
+			return fmt.Errorf("give %s back: %w", a.Ref, err)
+		}
+		return nil
+	}
+	rec := u.w.base.inventory[a.Ref]
+	o, ok := u.w.base.set.Get(a.Ref)
+	if !ok {
+		return nil // only the inventory had it: it was on its way out and may go
+	}
+	live, err := u.r.Cluster.Read(ctx, a.Ref, rec.Version)
+	var gone *kube.NotFoundError
+	switch {
+	case errors.As(err, &gone):
+		return u.write(ctx, o, rec, nil)
+	case err != nil:
+		return fmt.Errorf("restore %s: %w", a.Ref, err)
+	case live.GetDeletionTimestamp() != nil:
+		return &pending{what: []string{a.Ref.String() + ": is being deleted, to be made again"}, after: time.Second}
+	}
+	if digest, err := kube.LiveDigest(live, rec.Fields); err == nil && digest == rec.Live && live.GetUID() == rec.UID && !u.w.applied(a.Ref) {
+		return nil // never touched
+	}
+	return u.write(ctx, o, rec, live)
+}
+
+// write applies the old body; an immutable field that was changed by recreation is changed back the same way.
+func (u *undoing) write(ctx context.Context, o object.Object, rec object.Record, live *unstructured.Unstructured) error {
+	pre := kube.Pre{Create: true, Born: u.w.stamp}
+	body := o.Body
+	if live != nil {
+		pre = kube.PreOf(live, true)
+		body = kube.Strip(o.Body, u.w.base.ignored(o.Ref), live)
+	}
+	applied, err := u.r.Cluster.Apply(ctx, body, pre)
+	var invalid *kube.InvalidError
+	if live != nil && errors.As(err, &invalid) && invalid.Immutable && live.GetAnnotations()[object.BornAnnotation] == u.w.stamp {
+		if err := u.r.Cluster.Delete(ctx, o.Ref, rec.Version, live.GetUID(), live.GetResourceVersion()); err != nil {
+			return fmt.Errorf("delete %s, to restore it: %w", o.Ref, err)
+		}
+		return &pending{what: []string{o.Ref.String() + ": is being deleted, to be made again"}, after: 200 * time.Millisecond}
+	}
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", o.Ref, err)
+	}
+	back := applied.Record
+	back.Rendered, back.Phase = o.Digest, rec.Phase
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.records[o.Ref] = back
+	return nil
+}
+
+// remove deletes what this release created and nobody else depends on; what may hold data or the work of others stays, without our mark.
+func (u *undoing) remove(ctx context.Context, a Action) error {
+	live, err := u.r.Cluster.Read(ctx, a.Ref, a.Version)
+	var gone *kube.NotFoundError
+	var unknown *kube.NoKindError
+	if errors.As(err, &gone) || errors.As(err, &unknown) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", a.Ref, err)
+	}
+	if live.GetAnnotations()[object.BornAnnotation] != u.w.stamp || live.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	stays, err := u.r.holdsMore(ctx, live)
+	if err != nil {
+		return fmt.Errorf("look into %s: %w", a.Ref, err)
+	}
+	if stays {
+		u.kept = append(u.kept, a.Ref.String())
+		if err := u.r.Cluster.Disown(ctx, live); err != nil {
+			return fmt.Errorf("let go of %s: %w", a.Ref, err)
+		}
+		return nil
+	}
+	failpoint.Here(failpoint.UndoRemove)
+	return u.r.prune(ctx, Action{Ref: a.Ref, Version: a.Version, UID: live.GetUID()})
+}
+
+// holdsMore reports newcomers that undo must not delete: a claim that is bound may hold
+// data; a Namespace or a definition may hold what others made.
+func (r *Reconciler) holdsMore(ctx context.Context, live *unstructured.Unstructured) (bool, error) {
+	switch live.GetKind() {
+	case "PersistentVolumeClaim":
+		phase, _, _ := unstructured.NestedString(live.Object, "status", "phase")
+		return phase == "Bound", nil
+	case "PersistentVolume":
+		return true, nil
+	case "Namespace", "CustomResourceDefinition":
+		empty, err := r.Cluster.Empty(ctx, live)
+		return !empty, err
+	}
+	return false, nil
+}
+
+// keep ends a first release that failed without undoing it: a person looks at it, and a new commit is released as usual.
+func (r *Reconciler) keep(ctx context.Context, h journal.Head, w *work) (Result, error) {
+	var inv object.Inventory
+	for _, a := range w.plan.Actions {
+		live, err := r.Cluster.Read(ctx, a.Ref, a.Version)
+		var gone *kube.NotFoundError
+		var unknown *kube.NoKindError
+		if errors.As(err, &gone) || errors.As(err, &unknown) {
+			continue
+		}
+		if err != nil {
+			return Result{Head: h}, fmt.Errorf("look at %s: %w", a.Ref, err)
+		}
+		rec := object.Record{Ref: a.Ref, Version: a.Version, UID: live.GetUID(), Phase: a.Phase}
+		if live.GetLabels()[object.EnvironmentLabel] == string(r.Environment.UID) {
+			inv = append(inv, rec) // without digests: the next release applies it again
+		}
+	}
+	digest, err := r.storeInventory(ctx, inv)
+	if err != nil {
+		return Result{Head: h}, err
+	}
+	return r.undone(ctx, h, w, digest, v1alpha1.Halted, nil)
+}
+
+// undone closes the release: the environment is on the last good commit again, and this one is remembered as bad.
+func (r *Reconciler) undone(ctx context.Context, h journal.Head, w *work, inventory string, outcome v1alpha1.Outcome, kept []string) (Result, error) {
+	f := h.Release.Failure
+	info := w.candidate.info
+	info.Outcome, info.Reason, info.Object, info.Kept, info.Ended = outcome, f.Reason, f.Object, kept, r.Now()
+	info.Changes = w.plan.Counts()
+	info.Message = fmt.Sprintf("%s in phase %s: %s: %s", f.Reason, f.Phase, f.Object, f.Message)
+	if outcome == v1alpha1.Halted {
+		info.Message += fmt.Sprintf("; this was the first release, so its objects were kept: push a commit that mends it, or set onFirstFailure: undo and run `reconciler retry %s`", r.Environment.Name)
+	}
+	failpoint.Here(failpoint.UndoneBefore)
+	h, err := r.swap(ctx, h, h.Undone(journal.Outcome{Outcome: string(outcome), Reason: f.Reason, Phase: f.Phase, Object: f.Object, Message: info.Message, FinishedAt: r.Now(), Kept: kept}, inventory, outcome != v1alpha1.Superseded))
+	if err != nil {
+		return Result{}, fmt.Errorf("close release %d: %w", info.Number, err)
+	}
+	r.work, r.good = nil, nil
+	r.tell(Event{Kind: EventEnded, Release: &info, Phase: f.Phase, Message: info.Message})
+	return Result{Head: h, Why: string(outcome)}, nil
+}
