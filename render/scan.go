@@ -1,0 +1,319 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/types"
+
+	"github.com/nexus-platform/reconciler/object"
+	"github.com/nexus-platform/reconciler/render/internal/manifest"
+)
+
+// maxValueBytes is what a ConfigMap or Secret can hold.
+const maxValueBytes = 1 << 20
+
+// scan walks all that an overlay reaches before kustomize does, and collects what is wrong with it: kustomize
+// itself would fetch URLs, run programs, write aliases out, and stop at the first error.
+type scan struct {
+	files   *source
+	limits  Limits
+	origins origins
+
+	stack   []string // directories of the kustomizations that include each other
+	reached int      // kustomizations
+	objects int
+	parsed  map[string][]entry
+	errs    Errors
+}
+
+// entry is one object of a file.
+type entry struct {
+	manifest.Object
+	line int
+	node *yaml.Node // of a plugin's configuration, else nil
+}
+
+func newScan(files *source, limits Limits) *scan {
+	return &scan{files: files, limits: limits, parsed: make(map[string][]entry)}
+}
+
+// errEnough ends a scan at a limit: to go on would be what the limit forbids.
+var errEnough = errors.New("enough")
+
+// overlay scans all that the overlay at dir reaches, and what lies beside it. Its error is an Errors.
+func (s *scan) overlay(dir string) error {
+	if f := s.files.get(dir); f.err != nil {
+		return Errors{f.err}
+	} else if f.kind != directory {
+		return Errors{&MissingError{Path: dir}}
+	}
+	err := s.kustomization(dir, place{}, false, false)
+	if err == nil {
+		err = s.policy(path.Join(dir, PolicyName))
+	}
+	if err != nil && !errors.Is(err, errEnough) {
+		s.found(err)
+	}
+	if len(s.errs) > 0 {
+		return s.errs
+	}
+	return nil
+}
+
+// found remembers an error, each once: a base that many use is scanned for each.
+func (s *scan) found(errs ...error) {
+	for _, err := range errs {
+		if all, ok := err.(Errors); ok {
+			s.found(all...)
+			continue
+		}
+		if !slices.ContainsFunc(s.errs, func(e error) bool { return e.Error() == err.Error() }) {
+			s.errs = append(s.errs, err)
+		}
+	}
+}
+
+// policy vets the release policy, which the daemon parses itself.
+func (s *scan) policy(file string) error {
+	if f := s.files.get(file); f.err == nil && f.kind == absent {
+		return nil
+	}
+	_, err := s.files.documents(file)
+	return err
+}
+
+// kustomization scans the one in dir, whose objects land at the given place. An error ends the scan.
+func (s *scan) kustomization(dir string, at place, component, plugins bool) error {
+	if real := s.files.get(dir).real; real != "" {
+		dir = real
+	}
+	if err := s.enter(dir); err != nil {
+		return err
+	}
+	if slices.Contains(s.stack, dir) {
+		chain := append(slices.Clone(s.stack[slices.Index(s.stack, dir):]), dir)
+		s.found(&KustomizationError{File: dir, Reason: "includes itself: " + strings.Join(chain, " -> ")})
+		return nil
+	}
+	s.stack = append(s.stack, dir)
+	defer func() { s.stack = s.stack[:len(s.stack)-1] }()
+	file, k := s.load(dir)
+	if k == nil {
+		return nil
+	}
+	if isComponent := k.Kind == types.ComponentKind; len(s.stack) > 1 && isComponent != component {
+		s.found(&KustomizationError{File: file, Reason: map[bool]string{
+			true:  "is a Component; refer to it under components",
+			false: "is not a Component; refer to it under resources",
+		}[isComponent]})
+	}
+	if k.HelmGlobals != nil || len(k.HelmCharts) > 0 || len(k.HelmChartInflationGenerator) > 0 {
+		s.found(&PluginError{File: file, Plugin: "helm", Why: "would run a program and fetch charts; render the chart into the repository (helm template) and refer to the files"})
+	}
+	s.values(k)
+	at = at.inside(k)
+	s.generated(file, k, at)
+	for _, ref := range references(k) {
+		if err := s.reference(file, dir, ref, at, plugins); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter counts a kustomization.
+func (s *scan) enter(dir string) error {
+	if s.reached++; s.reached > s.limits.Kustomizations {
+		s.found(&LimitError{File: dir, Limit: "Kustomizations", Max: int64(s.limits.Kustomizations),
+			What: fmt.Sprintf("more than %d kustomizations are reached", s.limits.Kustomizations)})
+		return errEnough
+	}
+	if len(s.stack) >= s.limits.Depth {
+		s.found(&LimitError{File: dir, Limit: "Depth", Max: int64(s.limits.Depth),
+			What: fmt.Sprintf("kustomizations are nested deeper than %d", s.limits.Depth)})
+		return errEnough
+	}
+	return nil
+}
+
+// load finds and reads the kustomization of a directory; nil after an error.
+func (s *scan) load(dir string) (string, *types.Kustomization) {
+	var file string
+	for _, base := range konfig.RecognizedKustomizationFileNames() {
+		p := path.Join(dir, base)
+		f := s.files.get(p)
+		if f.err != nil {
+			s.found(f.err)
+			return "", nil
+		}
+		if f.kind != regular {
+			continue
+		}
+		if file != "" {
+			s.found(&KustomizationError{File: dir, Reason: fmt.Sprintf("has both %s and %s; keep one", path.Base(file), base)})
+			return "", nil
+		}
+		file = p
+	}
+	if file == "" {
+		s.found(&KustomizationError{File: dir, Reason: "has no kustomization.yaml"})
+		return "", nil
+	}
+	docs, err := s.files.documents(file)
+	if err != nil {
+		s.found(err)
+		return "", nil
+	}
+	if len(docs) != 1 || docs[0].Root.Kind != yaml.MappingNode {
+		s.found(&KustomizationError{File: file, Reason: fmt.Sprintf("holds %d documents; a kustomization is exactly one mapping", len(docs))})
+		return "", nil
+	}
+	k := &types.Kustomization{}
+	if err := k.Unmarshal(s.files.get(file).content); err != nil {
+		reason := strings.NewReplacer("invalid Kustomization: ", "", "json: ", "", "Go struct field Kustomization.", "field ").Replace(err.Error())
+		s.found(&KustomizationError{File: file, Reason: s.files.secrets.clean(reason)})
+		return "", nil
+	}
+	sound := *k
+	sound.FixKustomization()
+	for _, reason := range sound.EnforceFields() {
+		s.found(&KustomizationError{File: file, Reason: reason})
+	}
+	if err := sound.CheckEmpty(); err != nil {
+		s.found(&KustomizationError{File: file, Reason: "is empty"})
+	}
+	return file, k
+}
+
+// values remembers what a kustomization writes into Secrets, so that no error quotes it.
+func (s *scan) values(k *types.Kustomization) {
+	for _, g := range k.SecretGenerator {
+		for _, literal := range g.LiteralSources {
+			_, value, _ := strings.Cut(literal, "=")
+			s.files.secrets.add(value)
+		}
+	}
+}
+
+// generated tells origins which objects the kustomization's generators will make.
+func (s *scan) generated(file string, k *types.Kustomization, at place) {
+	from := object.Origin{Path: file}
+	for _, g := range k.ConfigMapGenerator {
+		s.origins.add(manifest.Object{APIVersion: "v1", Kind: "ConfigMap", Name: g.Name, Namespace: g.Namespace}, at, from)
+	}
+	for _, g := range k.SecretGenerator {
+		s.origins.add(manifest.Object{APIVersion: "v1", Kind: "Secret", Name: g.Name, Namespace: g.Namespace}, at, from)
+	}
+}
+
+// reference checks one field of a kustomization, or of a plugin's configuration, and follows it.
+func (s *scan) reference(file, dir string, ref reference, at place, plugins bool) error {
+	if s.inPlace(file, dir, ref) {
+		return nil
+	}
+	refuse := func(why string) {
+		s.found(&ReferenceError{File: file, Field: ref.field, Reference: clip(ref.value), Why: why})
+	}
+	target, why := locate(dir, ref.value, func(p string) bool { return s.files.get(p).kind == regular })
+	if why != "" {
+		refuse(why)
+		return nil
+	}
+	f := s.files.get(target)
+	switch {
+	case f.err != nil:
+		s.found(f.err)
+		return enough(f.err)
+	case f.kind == absent:
+		refuse("is not in the repository")
+		return nil
+	case f.kind == directory && ref.role != asResource && ref.role != asComponent && ref.role != asPlugin:
+		refuse("is a directory, where a file is wanted")
+		return nil
+	case f.kind == regular && ref.role == asComponent:
+		refuse("is a file, where the directory of a component is wanted")
+		return nil
+	}
+	switch ref.role {
+	case asResource, asComponent, asPlugin:
+		plugins = plugins || ref.role == asPlugin
+		if f.kind == directory {
+			return s.kustomization(target, at, ref.role == asComponent, plugins)
+		}
+		if plugins {
+			return s.pluginFile(target, dir)
+		}
+		return s.resources(target, at)
+	case asData, asSecretData:
+		if len(f.content) > maxValueBytes {
+			s.found(&FileError{File: target, Reason: "is over 1 MiB, more than a ConfigMap or Secret can hold"})
+		}
+		if ref.role == asSecretData && len(f.content) <= 16<<10 {
+			s.files.secrets.addText(f.content, s.files.manifestLimits())
+		}
+	default:
+		if _, err := s.files.documents(target); err != nil {
+			s.found(err)
+		}
+	}
+	return nil
+}
+
+// enough ends the scan where a limit was crossed: the next file would cross it again.
+func enough(err error) error {
+	var limit *LimitError
+	if errors.As(err, &limit) && limit.Limit != "FileBytes" {
+		return errEnough
+	}
+	return nil
+}
+
+// inPlace vets what is written into the field itself, and reports whether it is that and no path. kustomize
+// tells them apart by trying to parse them.
+func (s *scan) inPlace(file, dir string, ref reference) bool {
+	if ref.role != asInline && ref.role != asPatch && ref.role != asPlugin {
+		return false
+	}
+	docs, err := manifest.Parse([]byte(ref.value), s.files.manifestLimits())
+	if err != nil && (ref.role == asInline || strings.Contains(ref.value, "\n")) {
+		s.found(manifestErrors(file, fmt.Errorf("%w", prefixed(ref.field, err))))
+		return true
+	}
+	if ref.role == asInline {
+		return true
+	}
+	if err != nil || len(docs) == 0 || docs[0].Root.Kind != yaml.MappingNode {
+		return false
+	}
+	if ref.role == asPlugin {
+		for _, d := range docs {
+			s.plugin(file, dir, entry{Object: manifest.ObjectOf(d.Root), node: d.Root})
+		}
+	}
+	return true
+}
+
+// prefixed puts the field before the reasons of a text that has lines of its own.
+func prefixed(field string, err error) error {
+	var found manifest.Errors
+	errors.As(err, &found)
+	out := make(manifest.Errors, len(found))
+	for i, e := range found {
+		out[i] = &manifest.Error{Reason: field + ": " + e.Error()}
+	}
+	return out
+}
+
+// clip keeps a value readable, and a frame small.
+func clip(value string) string {
+	if len(value) > 300 {
+		return strings.ToValidUTF8(value[:300], "") + "…"
+	}
+	return value
+}

@@ -1,0 +1,82 @@
+package render
+
+import (
+	"cmp"
+	"encoding/base64"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nexus-platform/reconciler/render/internal/manifest"
+)
+
+// shortestSecret is the length from which a value is taken out of messages; shorter ones would take words apart.
+const shortestSecret = 3
+
+// secrets are the values that no error may quote.
+type secrets struct{ values map[string]bool }
+
+func (s *secrets) add(value string) {
+	if s.values == nil {
+		s.values = make(map[string]bool)
+	}
+	for _, v := range append(strings.Split(value, "\n"), value) {
+		if v = strings.TrimSpace(v); len(v) < shortestSecret {
+			continue
+		}
+		quoted := strconv.Quote(v)
+		for _, form := range []string{v, quoted[1 : len(quoted)-1], base64.StdEncoding.EncodeToString([]byte(v)), url.QueryEscape(v)} {
+			s.values[form] = true
+		}
+		if plain, err := base64.StdEncoding.DecodeString(v); err == nil && len(plain) >= shortestSecret {
+			s.values[string(plain)] = true
+		}
+	}
+}
+
+// addText adds what a decrypted file holds: its values if it is YAML or JSON, else its lines and what follows an equals sign.
+func (s *secrets) addText(text []byte, limits manifest.Limits) {
+	docs, err := manifest.Parse(text, limits)
+	if err == nil && len(docs) > 0 && manifest.Text(docs[0].Root) == "" {
+		for _, d := range docs {
+			o := manifest.ObjectOf(d.Root)
+			manifest.Leaves(d.Root, func(v string) {
+				if v != o.Kind && v != o.APIVersion && v != o.Name && v != o.Namespace {
+					s.add(v)
+				}
+			})
+		}
+		return
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		s.add(line)
+		if _, value, ok := strings.Cut(line, "="); ok {
+			s.add(value)
+		}
+	}
+}
+
+// dumps are the places where kustomize writes out whole files and configurations.
+var dumps = regexp.MustCompile("(?s)`[^`]*`|\\[[^\\]]{60,}\\]?|\\{[^}]{60,}\\}?")
+
+// clean makes a message of kustomize fit to be shown: one line, without what it dumps, and without any secret.
+func (s *secrets) clean(message string) string {
+	message = dumps.ReplaceAllString(message, "…")
+	values := make([]string, 0, 2*len(s.values))
+	for v := range s.values {
+		values = append(values, v)
+	}
+	slices.SortFunc(values, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	pairs := make([]string, 0, 2*len(values))
+	for _, v := range values {
+		pairs = append(pairs, v, "***")
+	}
+	message = strings.NewReplacer(pairs...).Replace(message)
+	message = strings.Join(strings.Fields(message), " ")
+	if len(message) > 600 {
+		message = strings.ToValidUTF8(message[:600], "") + "…"
+	}
+	return message
+}
