@@ -117,7 +117,10 @@ func (m *Mirror) explain(ctx context.Context, err error) error {
 		limit       *LimitError
 		disk        *DiskError
 	)
-	if errors.As(err, &unreachable) || errors.As(err, &limit) || errors.As(err, &disk) {
+	if errors.As(err, &limit) {
+		return &LimitError{Path: limit.Path + " of " + m.url, Limit: limit.Limit, Max: limit.Max}
+	}
+	if errors.As(err, &unreachable) || errors.As(err, &disk) {
 		return err
 	}
 	return &PackError{URL: m.url, Err: err}

@@ -57,6 +57,44 @@ func serveCommit(t *testing.T, repo *gitserver.Repo, raw string) (hash, url stri
 	})
 }
 
+func TestB10PacksThatLackSomething(t *testing.T) {
+	server := gitserver.Start(t)
+	repo := server.Init("shop")
+	repo.Release("first", "a", "1", "d/b", "b")
+	tip := repo.Release("second", "a", "2", "d/b", "c")
+	object := func(kind byte, name string) packObject {
+		return packObject{kind, string(catFile(t, repo, []string{"", "commit", "tree", "blob"}[kind], name))}
+	}
+	all := []packObject{
+		object(1, "HEAD"), object(1, "HEAD~1"), object(2, "HEAD^{tree}"), object(2, "HEAD:d"), object(3, "HEAD:a"), object(3, "HEAD:d/b"),
+	}
+	lacks := map[string]int{
+		"nothing": -1, "the commit": 0, "its parent": 1, "its tree": 2, "a directory": 3, "a file": 4, "a file in a directory": 5,
+	}
+	for name, without := range lacks {
+		t.Run(name, func(t *testing.T) {
+			url := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+				var some []packObject
+				for i, o := range all {
+					if i != without {
+						some = append(some, o)
+					}
+				}
+				// What the first commit alone has is not looked for: nothing reads it.
+				_, _ = w.Write(frame(packOf(some...)))
+			})
+			_, err := follow(open(t, gitsource.Remote{URL: url})).Fetch(t.Context(), tip, "")
+			if without < 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			as[*gitsource.PackError](t, err)
+		})
+	}
+}
+
 // catFile is git cat-file, byte for byte.
 func catFile(t *testing.T, repo *gitserver.Repo, kind, name string) []byte {
 	t.Helper()

@@ -72,7 +72,8 @@ func (s *Source) Tip(ctx context.Context) (string, error) {
 // Fetch brings a commit of the branch with its history into the mirror, unless it is there, and
 // admits it: it descends from lastGood (else *RewrittenError, unless rewrites are followed), and is
 // signed as demanded (else *SignatureError). lastGood is the commit that the environment stands on,
-// empty if there is none; it was admitted before, and is not asked for its signature again.
+// empty if there is none, or if a person asks for an older commit; it was admitted before, and is not
+// asked for its signature again.
 //
 // Beside these and the errors of Tip it returns *PackError, *CommitError, *CorruptError, *DiskError,
 // and *UnknownCommitError if the branch moved meanwhile and no longer holds hash. The mirror is

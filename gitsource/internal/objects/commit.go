@@ -28,7 +28,8 @@ type Commit struct {
 // PersonLine is how Git writes who and when: name, address, seconds.
 var PersonLine = regexp.MustCompile(`^([^<>]*)<([^<>]*)> (-?[0-9]{1,12}) [+-][0-9]{1,6}$`)
 
-var headerName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]*$`)
+// headerName takes what other tools write into histories, such as HG:rename.
+var headerName = regexp.MustCompile(`^[!-~]+$`)
 
 // ParseCommit reads a commit object.
 func ParseCommit(hash plumbing.Hash, raw []byte) (Commit, error) {
@@ -105,7 +106,7 @@ func (c *Commit) take(stage int, h header) (next int, ok bool) {
 	return stage, true
 }
 
-// header is one field of a commit; raw spans its lines, from is where they begin.
+// header is one field of a commit, between two places of the object.
 type header struct {
 	name, value string
 	from, to    int

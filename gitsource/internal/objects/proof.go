@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -48,25 +49,26 @@ func (s *Store) complete(ctx context.Context, want plumbing.Hash, bases []plumbi
 	if err != nil {
 		return err
 	}
-	seen := make(map[plumbing.Hash]bool)
+	top := pair{tree: tip.Tree}
 	for _, b := range bases {
 		base, err := s.Commit(b)
 		if err != nil {
 			return err
 		}
-		seen[base.Tree] = true
+		top.bases = append(top.bases, base.Tree)
 	}
-	for todo := []plumbing.Hash{tip.Tree}; len(todo) > 0; {
-		h := todo[len(todo)-1]
+	seen := make(map[plumbing.Hash]bool)
+	for todo := []pair{top}; len(todo) > 0; {
+		p := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if seen[h] {
+		if seen[p.tree] || slices.Contains(p.bases, p.tree) {
 			continue
 		}
-		seen[h] = true
+		seen[p.tree] = true
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		below, err := s.subtrees(h)
+		below, err := s.changed(p)
 		if err != nil {
 			return err
 		}
@@ -75,26 +77,53 @@ func (s *Store) complete(ctx context.Context, want plumbing.Hash, bases []plumbi
 	return nil
 }
 
-// subtrees returns the directories in a tree, and an error if one of its files is not there. Whether
-// its names are fit to be read is asked when they are.
-func (s *Store) subtrees(h plumbing.Hash) (dirs []plumbing.Hash, err error) {
-	raw, err := s.Read(h, plumbing.TreeObject)
+// pair is a directory, and what the bases have in its place.
+type pair struct {
+	tree  plumbing.Hash
+	bases []plumbing.Hash
+}
+
+// changed returns the directories in a tree that no base has in their place, and an error if a file is
+// not there. Whether its names are fit to be read is asked when they are.
+func (s *Store) changed(p pair) (below []pair, err error) {
+	proved := make(map[plumbing.Hash]bool)
+	places := make(map[string][]plumbing.Hash)
+	for _, b := range p.bases {
+		entries, err := s.entries(b)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			proved[e.Hash] = true
+			if e.Mode == ModeDir {
+				places[e.Name] = append(places[e.Name], e.Hash)
+			}
+		}
+	}
+	entries, err := s.entries(p.tree)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		switch {
+		case proved[e.Hash]:
+		case e.Mode == ModeDir:
+			below = append(below, pair{e.Hash, places[e.Name]})
+		case isFile(e.Mode) && !s.Has(e.Hash):
+			return nil, &CorruptError{Hash: e.Hash.String(), Err: plumbing.ErrObjectNotFound}
+		}
+	}
+	return below, nil
+}
+
+func (s *Store) entries(tree plumbing.Hash) ([]Entry, error) {
+	raw, err := s.Read(tree, plumbing.TreeObject)
 	if err != nil {
 		return nil, err
 	}
 	entries, err := splitTree(raw)
 	if err != nil {
-		return nil, &TreeError{Path: "tree " + h.String(), Reason: err.Error()}
+		return nil, &TreeError{Path: "tree " + tree.String(), Reason: err.Error()}
 	}
-	for _, e := range entries {
-		switch e.Mode {
-		case ModeDir:
-			dirs = append(dirs, e.Hash)
-		case ModeFile, ModeGroupFile, ModeExec, ModeLink:
-			if !s.Has(e.Hash) {
-				return nil, &CorruptError{Hash: e.Hash.String(), Err: plumbing.ErrObjectNotFound}
-			}
-		}
-	}
-	return dirs, nil
+	return entries, nil
 }

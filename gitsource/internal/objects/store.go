@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	objectCache = 8 << 20 // bytes, per mirror
+	objectCache = 4 << 20 // bytes, per mirror
 	openPacks   = 16
 )
 

@@ -21,6 +21,15 @@ const (
 	ModeSubmodule = 0o160000
 )
 
+// isFile says that a mode has a blob.
+func isFile(mode uint32) bool {
+	switch mode {
+	case ModeFile, ModeGroupFile, ModeExec, ModeLink:
+		return true
+	}
+	return false
+}
+
 // MaxName is the longest name that file systems take, in bytes.
 const MaxName = 255
 
@@ -68,9 +77,7 @@ func ParseTree(path string, raw []byte) ([]Entry, error) {
 			return nil, &TreeError{Path: path, Reason: fmt.Sprintf("holds the name %q twice", e.Name)}
 		}
 		seen[e.Name] = true
-		switch e.Mode {
-		case ModeDir, ModeFile, ModeGroupFile, ModeExec, ModeLink, ModeSubmodule:
-		default:
+		if !isFile(e.Mode) && e.Mode != ModeDir && e.Mode != ModeSubmodule {
 			return nil, &TreeError{Path: Join(path, e.Name), Reason: fmt.Sprintf("has mode %06o, which is neither file, directory, link nor submodule", e.Mode)}
 		}
 	}

@@ -81,6 +81,10 @@ func Explain(ctx context.Context, url string, err error) error {
 		}
 		return fmt.Errorf("ask %s: %w", url, cause)
 	}
+	var over *limit.Error
+	if errors.As(err, &over) {
+		return &limit.Error{Path: over.Path + " of " + url, Limit: over.Limit, Max: over.Max}
+	}
 	if isTyped(err) {
 		return err
 	}
@@ -94,10 +98,9 @@ func isTyped(err error) bool {
 		hostKey     *HostKeyError
 		redirect    *RedirectError
 		branch      *BranchMissingError
-		over        *limit.Error
 	)
 	return errors.As(err, &auth) || errors.As(err, &unreachable) || errors.As(err, &hostKey) ||
-		errors.As(err, &redirect) || errors.As(err, &branch) || errors.As(err, &over)
+		errors.As(err, &redirect) || errors.As(err, &branch)
 }
 
 // stripURL takes the request's URL out of an error: the message names the repository already.

@@ -70,7 +70,7 @@ func (p *packReader) Read(b []byte) (int, error) {
 	p.total += int64(n)
 	p.since += int64(n)
 	if p.total > p.max {
-		return 0, &limit.Error{Path: "pack of " + p.watch.url, Limit: "FetchBytes", Max: p.max}
+		return 0, &limit.Error{Path: "pack", Limit: "FetchBytes", Max: p.max}
 	}
 	if p.since >= progressBytes || p.total == int64(n) && n > 0 {
 		p.since = 0
