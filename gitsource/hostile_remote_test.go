@@ -486,21 +486,48 @@ func tampered(t *testing.T, server *gitserver.Server, change *atomic.Pointer[fun
 	})
 }
 
-// deltaBomb is a pack of a small blob and a delta to it that claims a result of 10 GB.
+// deltaBomb is a pack of a few KB: a small blob, and a delta that copies it until there is 1 GB.
 func deltaBomb() []byte {
+	const block, times = 60_000, 18_000
 	pack := bytes.NewBufferString("PACK\x00\x00\x00\x02\x00\x00\x00\x02")
-	blob := []byte("0123456789")
-	base := pack.Len()
-	pack.WriteByte(3<<4 | byte(len(blob)))
-	pack.Write(deflate(blob))
-	delta := binary.AppendUvarint(nil, uint64(len(blob)))
-	delta = binary.AppendUvarint(delta, 10<<30)
-	delta = append(delta, 0x90, byte(len(blob)))
-	at := pack.Len()
-	pack.WriteByte(6<<4 | byte(len(delta)))
-	pack.WriteByte(byte(at - base))
-	pack.Write(deflate(delta))
+	base := string(make([]byte, block))
+	writeObject(pack, 3, "", []byte(base))
+	delta := binary.AppendUvarint(nil, block)
+	delta = binary.AppendUvarint(delta, block*times)
+	for range times {
+		delta = append(delta, 0x80|0x30, block&0xff, block>>8) // copy block bytes from 0
+	}
+	name := sha1.Sum(fmt.Appendf(nil, "blob %d\x00%s", block, base))
+	writeObject(pack, 7, string(name[:]), delta)
 	return seal(append(pack.Bytes(), make([]byte, sha1.Size)...))
+}
+
+// writeObject adds an object to a pack; extra stands between its header and its bytes.
+func writeObject(pack *bytes.Buffer, kind byte, extra string, raw []byte) {
+	size := len(raw)
+	b := kind<<4 | byte(size&15)
+	for size >>= 4; size > 0; size >>= 7 {
+		pack.WriteByte(b | 0x80)
+		b = byte(size & 127)
+	}
+	pack.WriteByte(b)
+	pack.WriteString(extra)
+	pack.Write(deflate(raw))
+}
+
+func TestA12ADeltaBombIsNotResolved(t *testing.T) {
+	bomb := deltaBomb()
+	s := follow(open(t, gitsource.Remote{URL: hostile(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(frame(bomb)) })}))
+	var was, is runtime.MemStats
+	runtime.ReadMemStats(&was)
+	_, err := s.Fetch(t.Context(), someHash, "")
+	runtime.ReadMemStats(&is)
+	if e := as[*gitsource.LimitError](t, err); e.Limit != "ObjectBytes" {
+		t.Errorf("%+v", e)
+	}
+	if grown := is.TotalAlloc - was.TotalAlloc; grown > 32<<20 {
+		t.Errorf("%d bytes of pack made us allocate %d", len(bomb), grown)
+	}
 }
 
 func TestB10DamagedPacks(t *testing.T) {
@@ -531,7 +558,7 @@ func TestB10DamagedPacks(t *testing.T) {
 		"that claims one object more":               onPack(func(p []byte) []byte { p[11]++; return seal(p) }),
 		"of another version":                        onPack(func(p []byte) []byte { p[7] = 9; return seal(p) }),
 		"followed by something":                     onPack(func(p []byte) []byte { return append(p, "more"...) }),
-		"with a delta that grows to 10 GB (A12)":    onPack(func([]byte) []byte { return deltaBomb() }),
+		"with a delta that grows to 1 GB (A12)":     onPack(func([]byte) []byte { return deltaBomb() }),
 		"replaced by an error of the server": func([]byte) []byte {
 			return []byte(packet("packfile\n") + packet("\x03access with "+canary+" denied\n"))
 		},

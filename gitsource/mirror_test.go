@@ -25,14 +25,7 @@ func packOf(objects ...packObject) []byte {
 	pack := bytes.NewBufferString("PACK\x00\x00\x00\x02")
 	pack.Write(binary.BigEndian.AppendUint32(nil, uint32(len(objects))))
 	for _, o := range objects {
-		size := len(o.raw)
-		b := o.kind<<4 | byte(size&15)
-		for size >>= 4; size > 0; size >>= 7 {
-			pack.WriteByte(b | 0x80)
-			b = byte(size & 127)
-		}
-		pack.WriteByte(b)
-		pack.Write(deflate([]byte(o.raw)))
+		writeObject(pack, o.kind, "", []byte(o.raw))
 	}
 	return seal(append(pack.Bytes(), make([]byte, sha1.Size)...))
 }

@@ -182,6 +182,7 @@ func TestB17HeadersThatParsersReadDifferently(t *testing.T) {
 		"a second tree after the committer":     insert("gpgsig ", evil),
 		"a second tree after the signature":     insert("\n\n", "\n"+strings.TrimSuffix(evil, "\n")),
 		"a parent after the author":             insert("committer ", "parent "+someHash+"\n"),
+		"a parent after the committer":          insert("gpgsig ", "parent "+someHash+"\n"),
 		"a second author":                       insert("committer ", "author X <x@y> 1 +0000\n"),
 		"a second committer":                    insert("gpgsig ", "committer X <x@y> 1 +0000\n"),
 		"a second signature":                    func(raw string) string { return withSignature(raw, "gpgsig", "-----BEGIN SSH SIGNATURE-----") },

@@ -96,7 +96,7 @@ func (c *Commit) take(stage int, h header) (next int, ok bool) {
 		return stage, false
 	}
 	switch h.name {
-	case "tree", "parent", "author", "committer":
+	case "parent": // the others that belong above come only once anyway
 		return stage, false
 	case "gpgsig":
 		c.Signature = []byte(strings.ReplaceAll(h.value, "\n ", "\n") + "\n")

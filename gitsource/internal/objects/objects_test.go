@@ -2,8 +2,10 @@ package objects
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
 	"crypto/sha1"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -40,6 +42,64 @@ func TestB11CollidingBytesAreNoticed(t *testing.T) {
 	if plain[0] != plain[1] {
 		t.Error("the two do not collide")
 	}
+}
+
+func TestAnObjectIsHashedWhenItIsRead(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	hash, _ := sum(plumbing.BlobObject, []byte("true"))
+	name := filepath.Join(s.dir, "objects", hash.String()[:2], hash.String()[2:])
+	for _, content := range []string{"true", "evil"} {
+		good := content == "true"
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, deflate(t, "blob 4\x00"+content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := s.Read(hash, plumbing.BlobObject)
+		var corrupt *CorruptError
+		if good != (err == nil && string(raw) == content) || !good && !errors.As(err, &corrupt) {
+			t.Errorf("%s: %q, %v", content, raw, err)
+		}
+	}
+	if broken, _ := s.Health(); broken == nil {
+		t.Error("the store thinks that it is whole")
+	}
+}
+
+func TestAnObjectShorterThanItsHeaderSaysIsRefused(t *testing.T) {
+	for claimed, good := range map[byte]bool{4: true, 5: false, 3: false} {
+		pack := append([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01"), 3<<4|claimed)
+		pack = append(pack, deflate(t, "true")...)
+		trailer, _ := digest(pack)
+		s, err := Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Receive(t.Context(), bytes.NewReader(append(pack, trailer[:]...)), limit.Default())
+		if (err == nil) != good {
+			t.Errorf("4 bytes that claim to be %d: %v", claimed, err)
+		}
+		s.Close()
+	}
+}
+
+func deflate(t *testing.T, text string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := zlib.NewWriter(&out)
+	_, err := w.Write([]byte(text))
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // graph is a history in memory: each commit names its parents.
