@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nexus-platform/reconciler/object"
+	"github.com/nexus-platform/reconciler/render/internal/manifest"
 )
 
 // build has kustomize build what scan has vetted.
@@ -50,7 +51,7 @@ func build(files *source, dir string, from *origins) ([]rendered, error) {
 func finish(r *resource.Resource, from *origins) (rendered, error) {
 	id := r.CurId()
 	ref := object.Ref{Group: id.Group, Kind: id.Kind, Namespace: r.GetNamespace(), Name: id.Name}
-	o := rendered{origin: from.of(ref)}
+	o := rendered{origin: from.of(manifest.Object{APIVersion: r.GetApiVersion(), Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})}
 	refuse := func(reason string) (rendered, error) {
 		return rendered{}, &ObjectError{Object: ref.String(), From: o.origin.String(), Reason: reason}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"go.yaml.in/yaml/v3"
-	"sigs.k8s.io/kustomize/api/types"
 
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/render/internal/manifest"
@@ -56,8 +55,6 @@ func (s *scan) flatten(file string, n *yaml.Node, into []entry) []entry {
 		return wrong("is not a Kubernetes object")
 	case o.Kind == "":
 		return wrong("has no kind")
-	case o.Kind == types.KustomizationKind && o.Name == "":
-		return wrong("is a kustomization; refer to its directory")
 	case o.APIVersion == "":
 		return wrong(o.Kind + " has no apiVersion")
 	case o.Name == "" && manifest.Text(manifest.Field(manifest.Field(n, "metadata"), "generateName")) != "":
@@ -114,6 +111,6 @@ func (s *scan) plugin(file, dir string, e entry) {
 	}
 	for _, ref := range pluginReferences(e.Kind, e.node) {
 		// None of these fields leads to a kustomization, so nothing is left to end the scan for.
-		s.reference(file, dir, ref, place{}, true) //nolint:errcheck // found already
+		s.reference(file, dir, ref, place{}, dir) //nolint:errcheck // found already
 	}
 }

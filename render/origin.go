@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -25,9 +26,11 @@ func (p place) inside(k *types.Kustomization) place {
 // origins remembers where objects were written, by what they will be called. kustomize's own origin annotations are not
 // used: with them a patch that adds the first annotation would pass here and fail elsewhere.
 type origins struct {
-	exact, loose map[object.Ref]object.Origin // loose: without the namespace, which transformers may set in other ways
-	kinds        map[string][]written
+	exact, loose map[manifestID]object.Origin // loose: without the namespace, which transformers may set in other ways
+	kinds        map[manifestID][]written     // by apiVersion and kind alone
 }
+
+type manifestID struct{ apiVersion, kind, namespace, name string }
 
 type written struct {
 	name string
@@ -36,26 +39,21 @@ type written struct {
 
 func (o *origins) add(m manifest.Object, at place, from object.Origin) {
 	if o.exact == nil {
-		o.exact, o.loose, o.kinds = make(map[object.Ref]object.Origin), make(map[object.Ref]object.Origin), make(map[string][]written)
+		o.exact, o.loose, o.kinds = make(map[manifestID]object.Origin), make(map[manifestID]object.Origin), make(map[manifestID][]written)
 	}
-	group, _, versioned := strings.Cut(m.APIVersion, "/")
-	if !versioned {
-		group = ""
-	}
-	ref := object.Ref{Group: group, Kind: m.Kind, Namespace: m.Namespace, Name: at.prefix + m.Name + at.suffix}
-	if at.namespace != "" {
-		ref.Namespace = at.namespace
-	}
-	keep(o.exact, ref, from)
-	ref.Namespace = ""
-	keep(o.loose, ref, from)
-	o.kinds[group+"/"+m.Kind] = append(o.kinds[group+"/"+m.Kind], written{m.Name, from})
+	kind := manifestID{apiVersion: m.APIVersion, kind: m.Kind}
+	o.kinds[kind] = append(o.kinds[kind], written{m.Name, from})
+	id := kind
+	id.name = at.prefix + m.Name + at.suffix
+	keep(o.loose, id, from)
+	id.namespace = cmp.Or(at.namespace, m.Namespace)
+	keep(o.exact, id, from)
 }
 
 // keep remembers the first: what comes later under the same name is an error, or merged into it.
-func keep(m map[object.Ref]object.Origin, ref object.Ref, from object.Origin) {
-	if _, ok := m[ref]; !ok {
-		m[ref] = from
+func keep(m map[manifestID]object.Origin, id manifestID, from object.Origin) {
+	if _, ok := m[id]; !ok {
+		m[id] = from
 	}
 }
 
@@ -63,22 +61,21 @@ func keep(m map[object.Ref]object.Origin, ref object.Ref, from object.Origin) {
 var hashSuffix = regexp.MustCompile(`-[a-z0-9]{10}$`)
 
 // of finds the origin of a rendered object; the zero Origin if nothing fits.
-func (o *origins) of(ref object.Ref) object.Origin {
-	for _, name := range []string{ref.Name, hashSuffix.ReplaceAllString(ref.Name, "")} {
-		in := ref
-		in.Name = name
-		if from, ok := o.exact[in]; ok {
+func (o *origins) of(m manifest.Object) object.Origin {
+	for _, name := range []string{m.Name, hashSuffix.ReplaceAllString(m.Name, "")} {
+		id := manifestID{m.APIVersion, m.Kind, m.Namespace, name}
+		if from, ok := o.exact[id]; ok {
 			return from
 		}
-		in.Namespace = ""
-		if from, ok := o.loose[in]; ok {
+		id.namespace = ""
+		if from, ok := o.loose[id]; ok {
 			return from
 		}
 	}
 	// A transformer of the user's own has renamed it: take the longest name that is still in it.
 	var best written
-	for _, w := range o.kinds[ref.Group+"/"+ref.Kind] {
-		if len(w.name) > len(best.name) && strings.Contains(ref.Name, w.name) {
+	for _, w := range o.kinds[manifestID{apiVersion: m.APIVersion, kind: m.Kind}] {
+		if len(w.name) > len(best.name) && strings.Contains(m.Name, w.name) {
 			best = w
 		}
 	}

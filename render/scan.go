@@ -53,7 +53,7 @@ func (s *scan) overlay(dir string) error {
 	} else if f.kind != directory {
 		return Errors{&MissingError{Path: dir}}
 	}
-	err := s.kustomization(dir, place{}, false, false)
+	err := s.kustomization(dir, place{}, false, "")
 	if err == nil {
 		err = s.policy(path.Join(dir, PolicyName))
 	}
@@ -88,8 +88,9 @@ func (s *scan) policy(file string) error {
 	return err
 }
 
-// kustomization scans the one in dir, whose objects land at the given place. An error ends the scan.
-func (s *scan) kustomization(dir string, at place, component, plugins bool) error {
+// kustomization scans the one in dir, whose objects land at the given place; where plugins is set, they are configurations
+// of plugins whose paths are relative to it. An error ends the scan.
+func (s *scan) kustomization(dir string, at place, component bool, plugins string) error {
 	if real := s.files.get(dir).real; real != "" {
 		dir = real
 	}
@@ -180,12 +181,10 @@ func (s *scan) load(dir string) (string, *types.Kustomization) {
 		s.found(&KustomizationError{File: file, Reason: s.files.secrets.clean(reason)})
 		return "", nil
 	}
-	sound := *k
-	sound.FixKustomization()
-	for _, reason := range sound.EnforceFields() {
+	for _, reason := range k.EnforceFields() {
 		s.found(&KustomizationError{File: file, Reason: reason})
 	}
-	if err := sound.CheckEmpty(); err != nil {
+	if err := k.CheckEmpty(); err != nil {
 		s.found(&KustomizationError{File: file, Reason: "is empty"})
 	}
 	return file, k
@@ -213,7 +212,7 @@ func (s *scan) generated(file string, k *types.Kustomization, at place) {
 }
 
 // reference checks one field of a kustomization, or of a plugin's configuration, and follows it.
-func (s *scan) reference(file, dir string, ref reference, at place, plugins bool) error {
+func (s *scan) reference(file, dir string, ref reference, at place, plugins string) error {
 	if s.inPlace(file, dir, ref) {
 		return nil
 	}
@@ -236,18 +235,23 @@ func (s *scan) reference(file, dir string, ref reference, at place, plugins bool
 	case f.kind == directory && ref.role != asResource && ref.role != asComponent && ref.role != asPlugin:
 		refuse("is a directory, where a file is wanted")
 		return nil
+	case f.kind == regular && ref.role != asData && slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(target)):
+		refuse("is a kustomization; refer to its directory")
+		return nil
 	case f.kind == regular && ref.role == asComponent:
 		refuse("is a file, where the directory of a component is wanted")
 		return nil
 	}
 	switch ref.role {
 	case asResource, asComponent, asPlugin:
-		plugins = plugins || ref.role == asPlugin
+		if ref.role == asPlugin && plugins == "" {
+			plugins = dir
+		}
 		if f.kind == directory {
 			return s.kustomization(target, at, ref.role == asComponent, plugins)
 		}
-		if plugins {
-			return s.pluginFile(target, dir)
+		if plugins != "" {
+			return s.pluginFile(target, plugins)
 		}
 		return s.resources(target, at)
 	case asData, asSecretData:

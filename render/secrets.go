@@ -61,8 +61,10 @@ func (s *secrets) addText(text []byte, limits manifest.Limits) {
 // dumps are the places where kustomize writes out whole files and configurations.
 var dumps = regexp.MustCompile("(?s)`[^`]*`|\\[[^\\]]{60,}\\]?|\\{[^}]{60,}\\}?")
 
-// clean makes a message of kustomize fit to be shown: one line, without what it dumps, and without any secret.
+// clean makes a message of kustomize fit to be shown: its first line, without what it dumps, and without any secret.
 func (s *secrets) clean(message string) string {
+	message, _, _ = strings.Cut(strings.TrimSpace(message), "\n")
+	message = strings.TrimSuffix(message, ": node contents:")
 	message = dumps.ReplaceAllString(message, "…")
 	values := make([]string, 0, 2*len(s.values))
 	for v := range s.values {
