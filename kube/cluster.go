@@ -95,9 +95,8 @@ func (c *Cluster) changed(refs ...object.Ref) {
 // Impersonate returns a copy of config that acts as a service account.
 func Impersonate(config *rest.Config, namespace, serviceAccount string) *rest.Config {
 	as := rest.CopyConfig(config)
-	as.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:" + namespace + ":" + serviceAccount,
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
-	}
+	// Without groups: the API server then gives the account those that it has, and the right to
+	// impersonate this one account is enough. Naming groups would need the right to impersonate them, everywhere.
+	as.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + namespace + ":" + serviceAccount}
 	return as
 }

@@ -49,12 +49,22 @@ func (s *stage) outcome(ctx context.Context, env, commit string, want v1alpha1.O
 		return found.Status.Outcome != "", nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.because(ctx, env, err)
 	}
 	if found.Status.Outcome != want {
 		return nil, fmt.Errorf("%s ended as %s, not %s: %s", found.Name, found.Status.Outcome, want, found.Status.Message)
 	}
 	return found, nil
+}
+
+// because adds to an error what the environment itself says.
+func (s *stage) because(ctx context.Context, env string, err error) error {
+	if e, gerr := s.get(context.WithoutCancel(ctx), env); gerr == nil {
+		if c := meta.FindStatusCondition(e.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+			return fmt.Errorf("%w; %s is %s: %s", err, env, c.Reason, c.Message)
+		}
+	}
+	return err
 }
 
 // settled waits until the environment is idle on the tip of the branch, as Git describes it.

@@ -103,15 +103,17 @@ func newest(ctx context.Context, c client.Client, env *v1alpha1.Environment, sin
 type progress struct {
 	w     io.Writer
 	paint paint
-	phase string
+	begun bool
+	phase string // those shown
 	wait  string
 	note  string
 }
 
 func (p *progress) show(r *v1alpha1.Release) {
 	s := r.Status
-	if p.phase == "" {
-		fmt.Fprintf(p.w, "release %d of %s %s\n", r.Spec.Number, s.ShortCommit, p.paint.dim(r.Spec.Subject))
+	if !p.begun {
+		p.begun = true
+		fmt.Fprintf(p.w, "release %d of %.10s %s\n", r.Spec.Number, r.Spec.Commit, p.paint.dim(r.Spec.Subject))
 	}
 	for _, phase := range s.Phases {
 		if phase.Name > "" && !strings.Contains(p.phase, phase.Name+";") {
