@@ -1,18 +1,19 @@
 // Package health judges whether an object has become what it was asked to be.
 //
-// Its base is kstatus (https://github.com/kubernetes-sigs/cli-utils, pkg/kstatus); on top it sees what kstatus cannot: pods that
-// will not start, long before a time-out. It is pure: it reads what it is given, and nothing else.
+// Its base is kstatus (github.com/fluxcd/cli-utils, pkg/kstatus); on top it sees what kstatus cannot: pods that will not start,
+// long before a time-out, and kinds whose missing status means "not yet". It is pure: it reads what it is given, and nothing else.
 package health
 
 import (
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
-	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 
 	"github.com/nexus-platform/reconciler/object"
 )
@@ -20,12 +21,12 @@ import (
 // State of an object.
 type State string
 
-// The states.
+// The states. An object that is being deleted is Progressing, with the reason Terminating.
 const (
 	Healthy     State = "Healthy"
 	Progressing State = "Progressing"
 	Failed      State = "Failed"
-	Missing     State = "Missing"
+	Missing     State = "Missing" // given by those who looked for the object and did not find it
 )
 
 // Verdict says how an object is, and why.
@@ -33,24 +34,37 @@ type Verdict struct {
 	Ref     object.Ref
 	State   State
 	Reason  string // CamelCase
-	Message string
-	Pod     *PodFailure // the pod that shows what is wrong
-	Fatal   bool        // waiting any longer is pointless
+	Message string // one line of printable text, at most 600 characters
+	Pod     *PodFailure
+	Fatal   bool          // waiting any longer is pointless
+	Again   time.Duration // if over 0: after this the verdict may be another although no event told of a change
 }
 
-// PodFailure is the container that does not run, and how it ended.
+// PodFailure is a pod that shows what is wrong, and how its container ended.
 type PodFailure struct {
-	Namespace, Name, Container string
-	Reason                     string // CrashLoopBackOff, ImagePullBackOff …
-	Restarts                   int32
-	ExitCode                   int32
-	Message                    string // the termination message, or what the kubelet says
+	Namespace, Name string
+	Container       string // empty: the pod as a whole
+	Reason          string // CrashLoopBackOff, OOMKilled, ImagePullBackOff, Unschedulable …
+	RestartCount    int32
+	ExitCode        int32
+	Message         string // the termination message or what the kubelet says; where it is empty, whoever can read logs may fill their last lines in
+	Previous        bool   // it is the log of the container's previous run that tells why
 }
 
 func (p *PodFailure) String() string {
-	text := fmt.Sprintf("pod %s, container %s: %s", p.Name, p.Container, p.Reason)
-	if p.Restarts > 0 {
-		text += fmt.Sprintf(" after %d restarts, exit code %d", p.Restarts, p.ExitCode)
+	text := "pod " + p.Name
+	if p.Container != "" {
+		text += ", container " + p.Container
+	}
+	text += ": " + p.Reason
+	switch {
+	case p.RestartCount == 1:
+		text += " after 1 restart"
+	case p.RestartCount > 1:
+		text += fmt.Sprintf(" after %d restarts", p.RestartCount)
+	}
+	if p.ExitCode != 0 {
+		text += fmt.Sprintf(", exit code %d", p.ExitCode)
 	}
 	if p.Message != "" {
 		text += ": " + p.Message
@@ -58,7 +72,8 @@ func (p *PodFailure) String() string {
 	return text
 }
 
-// World is what stands around an object: the pods and replica sets of its namespace, as a watch told them last.
+// World is what stands around an object: the pods and replica sets of its namespace, in any order, as a watch told them last.
+// Of a pod the metadata, the status, the claims it mounts, and the names and restart policies are looked at.
 type World interface {
 	Pods(namespace string) []*corev1.Pod
 	ReplicaSets(namespace string) []*appsv1.ReplicaSet
@@ -72,13 +87,13 @@ type Expectation struct {
 
 // Rules are what the policy says about health.
 type Rules struct {
-	CrashTolerance      int32 // restarts that are forgiven
-	FirstCrashTolerance int32 // the same on a workload's first release
-	PendingGrace        time.Duration
-	CEL                 []Rule
+	CrashTolerance      int32         // how many crashes of a container are forgiven; the next one is fatal
+	FirstCrashTolerance int32         // the same on a workload's first release, if that is more
+	PendingGrace        time.Duration // how long a pod may be unschedulable, or impossible to create
+	CEL                 []Rule        // judge a kind in place of what this package knows of it
 }
 
-// Judge judges objects by rules. NewJudge makes it.
+// Judge judges objects by rules. NewJudge makes it. It may be used by several at once.
 type Judge struct {
 	rules  Rules
 	custom map[string]*compiled // by Kind.group
@@ -89,70 +104,122 @@ type Judge struct {
 func NewJudge(rules Rules, now func() time.Time) (*Judge, error) {
 	j := &Judge{rules: rules, custom: map[string]*compiled{}, now: now}
 	for i, rule := range rules.CEL {
+		gk := rule.groupKind().String()
+		if j.custom[gk] != nil {
+			return nil, fmt.Errorf("spec.health.rules[%d]: %s has a rule already; write one", i, gk)
+		}
 		c, err := rule.compile()
 		if err != nil {
-			return nil, fmt.Errorf("spec.health.rules[%d] (%s): %w", i, rule.Kind, err)
+			return nil, fmt.Errorf("spec.health.rules[%d] (%s): %w", i, gk, err)
 		}
-		j.custom[rule.Kind+"."+rule.Group] = c
+		j.custom[gk] = c
 	}
 	return j, nil
 }
 
-// Judge says how a live object is.
-func (j *Judge) Judge(live *unstructured.Unstructured, want Expectation, w World) Verdict {
-	v := j.judge(live, want, w)
-	v.Ref = object.RefOf(live)
-	if v.State == Failed {
-		v.Fatal = true
+// Judge says how a live object is. w may be nil: then no pod is seen. It changes nothing that it is given.
+//
+// A suspended Job is Healthy with the reason Suspended: whoever needs it done, as a hook does, asks for the reason Complete.
+func (j *Judge) Judge(live *unstructured.Unstructured, want Expectation, w World) (v Verdict) {
+	defer func() { // anybody may write a status, in any form; kstatus takes forms for granted
+		if recover() != nil {
+			v = unreadable()
+		}
+		v.Ref = object.RefOf(live)
+		v.Fatal = v.State == Failed
+		v.Reason, v.Message = word(v.Reason), clip(v.Message, messageLength)
+	}()
+	if v, ok := unseen(live, want); ok {
+		return v
 	}
-	return v
+	v = j.object(live, w)
+	if v.State == Healthy || w == nil {
+		return v
+	}
+	return j.withPods(v, live, want, w)
 }
 
-func (j *Judge) judge(live *unstructured.Unstructured, want Expectation, w World) Verdict {
+// unseen is the verdict on an object whose state does not speak of what was applied. Pods are no answer then either: they
+// are those of the template before.
+func unseen(live *unstructured.Unstructured, want Expectation) (Verdict, bool) {
 	if live.GetDeletionTimestamp() != nil {
-		return Verdict{State: Progressing, Reason: "Terminating", Message: "is being deleted"}
+		return Verdict{State: Progressing, Reason: "Terminating", Message: "is being deleted"}, true
 	}
 	if live.GetGeneration() < want.Generation {
-		return Verdict{State: Progressing, Reason: "Stale", Message: "what was applied is not seen yet"}
+		return Verdict{State: Progressing, Reason: "Stale", Message: "what was applied is not seen yet"}, true
 	}
-	gvk := live.GroupVersionKind()
-	if rule := j.custom[gvk.Kind+"."+gvk.Group]; rule != nil {
+	observed, known := field[int64](live.Object, "status", "observedGeneration")
+	if known && observed < live.GetGeneration() || !known && alwaysObserved[kindOf(live)] {
+		return Verdict{State: Progressing, Reason: "Unobserved", Message: "its controller has not seen the change yet"}, true
+	}
+	return Verdict{}, false
+}
+
+// alwaysObserved kinds have a controller that never leaves observedGeneration out.
+var alwaysObserved = map[string]bool{"Deployment.apps": true, "StatefulSet.apps": true, "DaemonSet.apps": true, "ReplicaSet.apps": true}
+
+// object judges by what the object says of itself.
+func (j *Judge) object(live *unstructured.Unstructured, w World) Verdict {
+	kind := kindOf(live)
+	if rule := j.custom[kind]; rule != nil {
 		return rule.judge(live)
 	}
-	if known := kinds[gvk.GroupKind().String()]; known != nil {
+	if known := kinds[kind]; known != nil {
 		if v, decided := known(live, w); decided {
 			return v
 		}
+	} else if condition := awaitedCondition(live); condition != "" {
+		return needs(live, condition)
 	}
-	v := byStatus(live)
-	if v.State == Progressing || v.State == Failed {
-		if early := j.pods(live, want, w); early != nil {
-			return Verdict{State: Failed, Reason: early.Reason, Message: early.String(), Pod: early}
-		}
-	}
-	return v
+	return byStatus(live)
 }
 
-// byStatus is kstatus' answer. It trusts the shape of a status, which anybody may write, so what makes it fail counts as not there yet.
-func byStatus(live *unstructured.Unstructured) (v Verdict) {
-	defer func() {
-		if recover() != nil {
-			v = Verdict{State: Progressing, Reason: "UnreadableStatus", Message: "its status does not have the form that its kind has"}
+func kindOf(live *unstructured.Unstructured) string {
+	return live.GroupVersionKind().GroupKind().String()
+}
+
+func unreadable() Verdict {
+	return Verdict{State: Progressing, Reason: "UnreadableStatus", Message: "its status does not have the form that its kind has"}
+}
+
+const (
+	messageLength = 600 // characters
+	reasonLength  = 80  // bytes
+)
+
+// word makes a foreign reason what a reason should be: one word.
+func word(s string) string {
+	s = s[:min(len(s), reasonLength)]
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("-_./:", r)) {
+			return r
 		}
-	}()
-	res, err := status.Compute(live)
-	if err != nil {
-		return Verdict{State: Progressing, Reason: "UnreadableStatus", Message: "its status does not have the form that its kind has"}
+		return -1
+	}, s)
+}
+
+// clip makes foreign text safe for a line on a terminal and small enough for a record.
+func clip(s string, length int) string {
+	if len(s) > 8*length { // do not walk over a megabyte for a line
+		s = s[:8*length]
 	}
-	reason := "InProgress"
-	if len(res.Conditions) > 0 && res.Conditions[0].Reason != "" {
-		reason = res.Conditions[0].Reason
+	r := []rune(printable(s))
+	if len(r) > length {
+		return string(r[:length-1]) + "…"
 	}
-	switch res.Status {
-	case status.CurrentStatus:
-		return Verdict{State: Healthy, Reason: "Current", Message: res.Message}
-	case status.FailedStatus:
-		return Verdict{State: Failed, Reason: reason, Message: res.Message}
-	}
-	return Verdict{State: Progressing, Reason: reason, Message: res.Message}
+	return string(r)
+}
+
+// printable drops what a terminal would obey, and folds white space.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || unicode.IsControl(r) {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	return strings.Join(strings.Fields(s), " ")
 }

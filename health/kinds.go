@@ -1,183 +1,185 @@
 package health
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// kinds are judged by rules of their own, where kstatus knows nothing of them or takes "no
-// status yet" for an answer. decided false leaves the object to kstatus.
+// kinds are judged by rules of their own, where kstatus knows nothing of them or takes "no status yet" for an answer.
+// decided false leaves the object to kstatus. (Among those left to it: an Ingress is Healthy once it is stored, because its address
+// comes from a controller that many clusters do not have; who expects one writes a CEL rule.)
 var kinds = map[string]func(live *unstructured.Unstructured, w World) (v Verdict, decided bool){
-	"Deployment.apps":                                             paused,
-	"Job.batch":                                                   job,
-	"PersistentVolumeClaim":                                       claim,
-	"APIService.apiregistration.k8s.io":                           needs("Available"),
-	"Gateway.gateway.networking.k8s.io":                           needs("Programmed"),
-	"HTTPRoute.gateway.networking.k8s.io":                         route,
-	"GRPCRoute.gateway.networking.k8s.io":                         route,
-	"TLSRoute.gateway.networking.k8s.io":                          route,
-	"TCPRoute.gateway.networking.k8s.io":                          route,
-	"UDPRoute.gateway.networking.k8s.io":                          route,
-	"Certificate.cert-manager.io":                                 needs("Ready"),
-	"Issuer.cert-manager.io":                                      needs("Ready"),
-	"ClusterIssuer.cert-manager.io":                               needs("Ready"),
-	"Cluster.postgresql.cnpg.io":                                  needs("Ready"),
-	"GitRepository.source.toolkit.fluxcd.io":                      needs("Ready"),
-	"OCIRepository.source.toolkit.fluxcd.io":                      needs("Ready"),
-	"HelmRepository.source.toolkit.fluxcd.io":                     hasOrHelmOCI,
-	"Kustomization.kustomize.toolkit.fluxcd.io":                   needs("Ready"),
-	"HelmRelease.helm.toolkit.fluxcd.io":                          needs("Ready"),
-	"ExternalSecret.external-secrets.io":                          needs("Ready"),
-	"Rollout.argoproj.io":                                         rollout,
-	"HorizontalPodAutoscaler.autoscaling":                         autoscaler,
-	"ValidatingWebhookConfiguration.admissionregistration.k8s.io": stored,
-	"MutatingWebhookConfiguration.admissionregistration.k8s.io":   stored,
-	"CronJob.batch":                                               stored,
-	"Ingress.networking.k8s.io":                                   stored, // its address comes from a controller that many clusters do not have
+	"Deployment.apps":                         deployment,
+	"StatefulSet.apps":                        statefulSet,
+	"DaemonSet.apps":                          daemonSet,
+	"Job.batch":                               job,
+	"Pod":                                     pod,
+	"Rollout.argoproj.io":                     rollout,
+	"PersistentVolumeClaim":                   claim,
+	"Service":                                 service,
+	"HorizontalPodAutoscaler.autoscaling":     autoscaler,
+	"Gateway.gateway.networking.k8s.io":       gateway,
+	"HTTPRoute.gateway.networking.k8s.io":     route,
+	"GRPCRoute.gateway.networking.k8s.io":     route,
+	"TLSRoute.gateway.networking.k8s.io":      route,
+	"TCPRoute.gateway.networking.k8s.io":      route,
+	"UDPRoute.gateway.networking.k8s.io":      route,
+	"HelmRepository.source.toolkit.fluxcd.io": helmRepository,
+	"Cluster.postgresql.cnpg.io":              postgres,
 }
 
-func stored(*unstructured.Unstructured, World) (Verdict, bool) {
-	return Verdict{State: Healthy, Reason: "Stored"}, true
+// awaited are the conditions that the controller of a kind, or of all kinds of a group, always sets.
+var awaited = map[string]string{
+	"APIService.apiregistration.k8s.io":       "Available",
+	"ScaledObject.keda.sh":                    "Ready",
+	"ScaledJob.keda.sh":                       "Ready",
+	"SealedSecret.bitnami.com":                "Synced",
+	"Receiver.notification.toolkit.fluxcd.io": "Ready",
+	"cert-manager.io":                         "Ready",
+	"external-secrets.io":                     "Ready",
+	"source.toolkit.fluxcd.io":                "Ready",
+	"kustomize.toolkit.fluxcd.io":             "Ready",
+	"helm.toolkit.fluxcd.io":                  "Ready",
+	"image.toolkit.fluxcd.io":                 "Ready",
+	"serving.knative.dev":                     "Ready",
+	"eventing.knative.dev":                    "Ready",
 }
 
-// paused: a Deployment that is told not to roll out is what it was asked to be.
-func paused(live *unstructured.Unstructured, _ World) (Verdict, bool) {
-	on, _, _ := unstructured.NestedBool(live.Object, "spec", "paused")
-	return Verdict{State: Healthy, Reason: "Paused", Message: "spec.paused: nothing rolls out"}, on
-}
-
-// job: a failed Job stays failed, even if it says that it is complete too; a suspended one is what it was asked to be.
-func job(live *unstructured.Unstructured, _ World) (Verdict, bool) {
-	if c := condition(live, "Failed"); c.status == "True" {
-		return Verdict{State: Failed, Reason: c.reasonOr("JobFailed"), Message: c.message}, true
+func awaitedCondition(live *unstructured.Unstructured) string {
+	if c := awaited[kindOf(live)]; c != "" {
+		return c
 	}
-	if on, _, _ := unstructured.NestedBool(live.Object, "spec", "suspend"); on {
-		return Verdict{State: Healthy, Reason: "Suspended"}, true
+	if group := live.GroupVersionKind().Group; group != "" {
+		return awaited[group]
 	}
-	if c := condition(live, "Complete"); c.status == "True" {
-		return Verdict{State: Healthy, Reason: "Complete"}, true
-	}
-	return Verdict{State: Progressing, Reason: "Running", Message: "the Job has not ended"}, true
+	return ""
 }
 
-// claim: a claim that no pod mounts may wait for its first consumer; one that a pod mounts must be bound.
+// claim: a claim that nobody needs yet may wait for its first consumer, as its storage class may say; one that a pod mounts, or
+// for which a node was chosen, must be bound.
 func claim(live *unstructured.Unstructured, w World) (Verdict, bool) {
-	phase, _, _ := unstructured.NestedString(live.Object, "status", "phase")
-	switch phase {
+	switch phase := text(live, "status", "phase"); phase {
 	case "Bound":
-		return Verdict{State: Healthy, Reason: "Bound"}, true
+		return Verdict{State: Healthy, Reason: phase}, true
 	case "Lost":
-		return Verdict{State: Failed, Reason: "Lost", Message: "its volume is gone"}, true
+		return Verdict{State: Failed, Reason: phase, Message: "its volume is gone"}, true
+	case "":
+		return Verdict{State: Progressing, Reason: "NoStatus", Message: "nobody has looked for a volume yet"}, true
 	}
+	if node := live.GetAnnotations()["volume.kubernetes.io/selected-node"]; node != "" {
+		return Verdict{State: Progressing, Reason: "Pending", Message: "is not bound yet although a pod waits for it on node " + node}, true
+	}
+	if name := mountedBy(live, w); name != "" {
+		return Verdict{State: Progressing, Reason: "Pending", Message: "is not bound although pod " + name + " mounts it"}, true
+	}
+	return Verdict{State: Healthy, Reason: "Unused", Message: "is not bound; no pod mounts it yet"}, true
+}
+
+func mountedBy(live *unstructured.Unstructured, w World) string {
 	if w == nil {
-		return Verdict{State: Progressing, Reason: "Pending", Message: "is not bound"}, true
+		return ""
 	}
+	first := ""
 	for _, pod := range w.Pods(live.GetNamespace()) {
 		for _, v := range pod.Spec.Volumes {
-			if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == live.GetName() {
-				return Verdict{State: Progressing, Reason: "Pending", Message: "is not bound although pod " + pod.Name + " mounts it"}, true
+			if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == live.GetName() && (first == "" || pod.Name < first) {
+				first = pod.Name
 			}
 		}
 	}
-	return Verdict{State: Healthy, Reason: "Unused", Message: "no pod mounts it yet"}, true
+	return first
 }
 
-// needs waits for a condition that the kind's controller always sets.
-func needs(kind string) func(*unstructured.Unstructured, World) (Verdict, bool) {
-	return func(live *unstructured.Unstructured, _ World) (Verdict, bool) {
-		c := condition(live, kind)
-		observed, known, _ := unstructured.NestedInt64(live.Object, "status", "observedGeneration")
-		switch {
-		case known && observed < live.GetGeneration():
-			return Verdict{State: Progressing, Reason: "Unobserved", Message: "its controller has not seen the change yet"}, true
-		case condition(live, "Stalled").status == "True":
-			s := condition(live, "Stalled")
-			return Verdict{State: Failed, Reason: s.reasonOr("Stalled"), Message: s.message}, true
-		case c.status == "True":
-			return Verdict{State: Healthy, Reason: kind}, true
-		case c.status == "":
-			return Verdict{State: Progressing, Reason: "NoStatus", Message: "has no condition " + kind + " yet"}, true
-		}
-		return Verdict{State: Progressing, Reason: c.reasonOr("Not" + kind), Message: c.message}, true
+// service: whoever asks for a load balancer asks for its address, as Argo CD sees it.
+func service(live *unstructured.Unstructured, _ World) (Verdict, bool) {
+	if text(live, "spec", "type") != "LoadBalancer" {
+		return Verdict{}, false
 	}
+	if given, _ := field[[]any](live.Object, "status", "loadBalancer", "ingress"); len(given) == 0 {
+		return Verdict{State: Progressing, Reason: "NoAddress", Message: "its load balancer has no address yet; " +
+			"where nothing in the cluster gives one, a health rule of the policy can say healthy: \"true\""}, true
+	}
+	return Verdict{State: Healthy, Reason: "AddressGiven"}, true
 }
 
-// hasOrHelmOCI: a HelmRepository of type oci has no status at all (Flux documents it as static).
-func hasOrHelmOCI(live *unstructured.Unstructured, w World) (Verdict, bool) {
-	if kind, _, _ := unstructured.NestedString(live.Object, "spec", "type"); kind == "oci" {
-		return stored(live, w)
-	}
-	return needs("Ready")(live, w)
-}
-
-// route: every parent must accept it and resolve its references.
-func route(live *unstructured.Unstructured, _ World) (Verdict, bool) {
-	parents, _, _ := unstructured.NestedSlice(live.Object, "status", "parents")
-	if len(parents) == 0 {
-		return Verdict{State: Progressing, Reason: "NoStatus", Message: "no gateway has accepted it yet"}, true
-	}
-	for _, p := range parents {
-		parent, _ := p.(map[string]any)
-		for _, kind := range []string{"Accepted", "ResolvedRefs"} {
-			if c := conditionIn(parent, kind); c.status == "False" {
-				return Verdict{State: Progressing, Reason: c.reasonOr("Not" + kind), Message: c.message}, true
-			}
-		}
-	}
-	return Verdict{State: Healthy, Reason: "Accepted"}, true
-}
-
-// rollout is Argo Rollouts' own phase.
-func rollout(live *unstructured.Unstructured, _ World) (Verdict, bool) {
-	phase, _, _ := unstructured.NestedString(live.Object, "status", "phase")
-	message, _, _ := unstructured.NestedString(live.Object, "status", "message")
-	observed, _, _ := unstructured.NestedString(live.Object, "status", "observedGeneration")
-	switch {
-	case observed != fmt.Sprint(live.GetGeneration()):
-		return Verdict{State: Progressing, Reason: "Unobserved", Message: "its controller has not seen the change yet"}, true
-	case phase == "Healthy":
-		return Verdict{State: Healthy, Reason: phase}, true
-	case phase == "Degraded":
-		return Verdict{State: Failed, Reason: phase, Message: message}, true
-	}
-	return Verdict{State: Progressing, Reason: "Rollout" + phase, Message: message}, true
-}
-
-// autoscaler: one that cannot read its target will never scale; one that has no figures yet will.
+// autoscaler: one that cannot read or write its target will never scale; one that has no figures yet will.
 func autoscaler(live *unstructured.Unstructured, _ World) (Verdict, bool) {
-	if c := condition(live, "AbleToScale"); c.status == "False" && slices.Contains([]string{"FailedGetScale", "FailedUpdateScale"}, c.reason) {
+	if c := conditionOf(live, "AbleToScale"); c.status == "False" && slices.Contains([]string{"FailedGetScale", "FailedUpdateScale"}, c.reason) {
+		return Verdict{State: Progressing, Reason: c.reason, Message: c.message}, true
+	}
+	if c := conditionOf(live, "ScalingActive"); c.status == "False" && c.reason == "InvalidSelector" {
 		return Verdict{State: Progressing, Reason: c.reason, Message: c.message}, true
 	}
 	return Verdict{State: Healthy, Reason: "Active"}, true
 }
 
-type conditionOf struct{ status, reason, message string }
-
-func (c conditionOf) reasonOr(other string) string {
-	if c.reason == "" {
-		return other
+func gateway(live *unstructured.Unstructured, _ World) (Verdict, bool) {
+	if v := needs(live, "Accepted"); v.State != Healthy {
+		return v, true
 	}
-	return c.reason
+	return needs(live, "Programmed"), true
 }
 
-func condition(live *unstructured.Unstructured, kind string) conditionOf {
-	s, _, _ := unstructured.NestedMap(live.Object, "status")
-	return conditionIn(s, kind)
-}
-
-func conditionIn(m map[string]any, kind string) conditionOf {
-	list, _ := m["conditions"].([]any)
-	for _, item := range list {
-		c, _ := item.(map[string]any)
-		if c["type"] == kind {
-			s, _ := c["status"].(string)
-			r, _ := c["reason"].(string)
-			text, _ := c["message"].(string)
-			return conditionOf{status: s, reason: r, message: strings.TrimSpace(text)}
+// route: every parent that it names must have accepted what was applied, and found what it refers to.
+func route(live *unstructured.Unstructured, _ World) (Verdict, bool) {
+	refs, _ := field[[]any](live.Object, "spec", "parentRefs")
+	parents, _ := field[[]any](live.Object, "status", "parents")
+	if len(parents) == 0 || len(parents) < len(refs) {
+		return Verdict{State: Progressing, Reason: "NoStatus", Message: ratio("gateways that have answered", int64(len(parents)), int64(len(refs)))}, true
+	}
+	for _, p := range parents {
+		parent, _ := p.(map[string]any)
+		name, _ := field[string](parent, "parentRef", "name")
+		accepted, resolved := conditionIn(parent, "Accepted", live.GetGeneration()), conditionIn(parent, "ResolvedRefs", live.GetGeneration())
+		switch {
+		case accepted.status == "" || accepted.stale || resolved.stale:
+			return Verdict{State: Progressing, Reason: "Unobserved", Message: "gateway " + name + " has not seen the change yet"}, true
+		case accepted.status != "True":
+			return Verdict{State: Progressing, Reason: accepted.reasonOr("NotAccepted"), Message: "gateway " + name + ": " + accepted.message}, true
+		case resolved.status == "False":
+			return Verdict{State: Progressing, Reason: resolved.reasonOr("UnresolvedRefs"), Message: "gateway " + name + ": " + resolved.message}, true
 		}
 	}
-	return conditionOf{}
+	return Verdict{State: Healthy, Reason: "Accepted"}, true
+}
+
+// helmRepository: one of type oci has no status at all (Flux documents it as static).
+func helmRepository(live *unstructured.Unstructured, _ World) (Verdict, bool) {
+	if text(live, "spec", "type") == "oci" {
+		return Verdict{State: Healthy, Reason: "Static"}, true
+	}
+	return needs(live, "Ready"), true
+}
+
+// postgres is a CloudNativePG cluster. It has no observedGeneration, so its instances and image are compared too.
+func postgres(live *unstructured.Unstructured, _ World) (Verdict, bool) {
+	phase, why := text(live, "status", "phase"), text(live, "status", "phaseReason")
+	if why != "" {
+		why = ": " + why
+	}
+	wanted, ready := number(live, 1, "spec", "instances"), number(live, 0, "status", "readyInstances")
+	image, asked := text(live, "status", "image"), text(live, "spec", "imageName")
+	switch {
+	case strings.Contains(phase, "unrecoverable"):
+		return Verdict{State: Failed, Reason: "Unrecoverable", Message: phase + why}, true
+	case phase == "":
+		return Verdict{State: Progressing, Reason: "NoStatus", Message: "its operator has not seen it yet"}, true
+	case phase != "Cluster in healthy state":
+		return Verdict{State: Progressing, Reason: "NotHealthy", Message: phase + why}, true
+	case ready < wanted:
+		return Verdict{State: Progressing, Reason: "LessReady", Message: ratio("instances ready", ready, wanted)}, true
+	case image != "" && asked != "" && image != asked:
+		return Verdict{State: Progressing, Reason: "OldImage", Message: "still runs " + image}, true
+	}
+	if c := conditionOf(live, "Ready"); c.status != "" && c.status != "True" {
+		return Verdict{State: Progressing, Reason: c.reasonOr("NotReady"), Message: c.message}, true
+	}
+	return Verdict{State: Healthy, Reason: "Ready", Message: phase}, true
+}
+
+func generationText(live *unstructured.Unstructured) string {
+	return strconv.FormatInt(live.GetGeneration(), 10)
 }

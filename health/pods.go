@@ -1,155 +1,178 @@
 package health
 
 import (
+	"cmp"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// hopeless are the reasons of a waiting container that time does not mend. ErrImagePull is not among them: the kubelet
-// tries again, and says ImagePullBackOff when that failed too.
-var hopeless = map[string]bool{
-	"ImagePullBackOff": true, "InvalidImageName": true, "ErrImageNeverPull": true,
-	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true,
-}
-
-// recent is how young a crash must be to count against a container that runs at the moment.
-const recent = 10 * time.Minute
-
-// pods looks for a pod of the applied template that will not come up. Pods of an older template do not count.
-func (j *Judge) pods(live *unstructured.Unstructured, want Expectation, w World) *PodFailure {
-	if w == nil || !observed(live) {
-		return nil
+// withPods looks for a pod of the applied template that explains why an object is not healthy, or that will not come
+// up however long one waits. Pods of an older template do not count.
+func (j *Judge) withPods(v Verdict, live *unstructured.Unstructured, want Expectation, w World) Verdict {
+	kind := kindOf(live)
+	tolerance := int64(j.rules.CrashTolerance)
+	switch {
+	case kind == "Job.batch": // how often it may fail is its own affair: backoffLimit
+		tolerance = math.MaxInt64
+	case want.First:
+		tolerance = max(tolerance, int64(j.rules.FirstCrashTolerance))
 	}
-	tolerance := j.rules.CrashTolerance
-	if want.First {
-		tolerance = max(tolerance, j.rules.FirstCrashTolerance)
-	}
-	for _, pod := range ofTemplate(live, w) {
-		if pod.DeletionTimestamp != nil {
+	sets, pods := ofTemplate(live, w)
+	var worst *trouble
+	for _, pod := range pods {
+		if pod.DeletionTimestamp != nil && v.State != Failed { // of a failed Job, the pod that is being deleted tells why
 			continue
 		}
-		if f := j.failure(pod, tolerance); f != nil {
-			f.Namespace, f.Name = pod.Namespace, pod.Name
-			f.Message = oneLine(f.Message)
-			return f
+		if replaced(pod, kind) {
+			continue
 		}
+		worst = worse(worst, j.trouble(pod, tolerance))
 	}
-	return nil
+	for _, rs := range sets {
+		worst = worse(worst, j.uncreated(rs))
+	}
+	if worst == nil {
+		return v
+	}
+	worst.Reason, worst.Message = word(worst.Reason), lastLine(worst.Message)
+	why := worst.PodFailure.String()
+	if worst.Name == "" {
+		why = "its pods cannot be created: " + worst.Message
+	} else {
+		v.Pod = &worst.PodFailure
+	}
+	switch {
+	case v.State == Failed:
+		v.Message = join(v.Message, why)
+	case worst.fatal:
+		v.State, v.Reason, v.Message = Failed, worst.Reason, why
+	default:
+		v.Message, v.Again = join(v.Message, why), worst.again
+	}
+	return v
 }
 
-// observed reports that the workload's controller has seen the newest template: before that,
-// what it says of revisions, and so of pods, is about the old one.
-func observed(live *unstructured.Unstructured) bool {
-	switch live.GetKind() {
-	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
-		seen, _, _ := unstructured.NestedInt64(live.Object, "status", "observedGeneration")
-		return seen >= live.GetGeneration()
-	}
-	return true
+// trouble is what keeps a pod from coming up.
+type trouble struct {
+	PodFailure
+	fatal bool          // for good
+	again time.Duration // it will be fatal after this
 }
 
-// ofTemplate are the pods that run what was applied.
-func ofTemplate(live *unstructured.Unstructured, w World) []*corev1.Pod {
+// worse keeps the one that says more, else the first.
+func worse(a, b *trouble) *trouble {
+	if b.weight() > a.weight() || a.weight() == temporary && b.weight() == temporary && b.again < a.again {
+		return b
+	}
+	return a
+}
+
+const temporary = 3 // the weight of a trouble that will be fatal after a time
+
+func (t *trouble) weight() int {
+	switch {
+	case t == nil:
+		return 0
+	case t.fatal:
+		return temporary + 1
+	case t.again > 0: // the soonest, so that nobody sleeps through its end
+		return temporary
+	case t.Reason != notReady:
+		return 2
+	}
+	return 1
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return strings.TrimSuffix(a, ".") + "; " + b
+}
+
+// replaced reports a pod that is over and that its controller makes anew: evicted, or on a node that shut down.
+func replaced(pod *corev1.Pod, kind string) bool {
+	over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+	return over && kind != "Job.batch" && kind != "Pod"
+}
+
+// ofTemplate are the pods that run what was applied, in order of their names, and the replica sets that make them.
+func ofTemplate(live *unstructured.Unstructured, w World) ([]*appsv1.ReplicaSet, []*corev1.Pod) {
 	uid, ns := live.GetUID(), live.GetNamespace()
-	switch live.GroupVersionKind().GroupKind().String() {
-	case "Deployment.apps":
-		for _, rs := range w.ReplicaSets(ns) {
-			if ownedBy(rs, uid) && rs.Annotations[revision] != "" && rs.Annotations[revision] == live.GetAnnotations()[revision] {
-				return owned(w.Pods(ns), rs.UID, nil)
+	ofOwner := func(owner types.UID, key, value string) []*corev1.Pod {
+		var pods []*corev1.Pod
+		for _, p := range w.Pods(ns) {
+			if ownedBy(p, owner) && (key == "" || value != "" && p.Labels[key] == value) {
+				pods = append(pods, p)
 			}
 		}
-		return nil
-	case "StatefulSet.apps":
-		hash, _, _ := unstructured.NestedString(live.Object, "status", "updateRevision")
-		return owned(w.Pods(ns), uid, func(p *corev1.Pod) bool { return hash == "" || p.Labels["controller-revision-hash"] == hash })
-	case "DaemonSet.apps":
-		template := live.GetAnnotations()["deprecated.daemonset.template.generation"]
-		return owned(w.Pods(ns), uid, func(p *corev1.Pod) bool { return template == "" || p.Labels["pod-template-generation"] == template })
-	case "ReplicaSet.apps", "Job.batch":
-		return owned(w.Pods(ns), uid, nil)
-	case "Pod":
-		for _, p := range w.Pods(ns) {
-			if p.UID == uid {
-				return []*corev1.Pod{p}
+		slices.SortFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+		return pods
+	}
+	ofSet := func(is func(*appsv1.ReplicaSet) bool) ([]*appsv1.ReplicaSet, []*corev1.Pod) {
+		for _, rs := range w.ReplicaSets(ns) {
+			if ownedBy(rs, uid) && is(rs) {
+				return []*appsv1.ReplicaSet{rs}, ofOwner(rs.UID, "", "")
 			}
+		}
+		return nil, nil // not seen yet: the highest revision that is seen may be the template before
+	}
+	switch kindOf(live) {
+	case "Deployment.apps":
+		current := live.GetAnnotations()[revision]
+		return ofSet(func(rs *appsv1.ReplicaSet) bool { return current != "" && rs.Annotations[revision] == current })
+	case "Rollout.argoproj.io":
+		hash := text(live, "status", "currentPodHash")
+		return ofSet(func(rs *appsv1.ReplicaSet) bool { return hash != "" && rs.Labels["rollouts-pod-template-hash"] == hash })
+	case "StatefulSet.apps":
+		return nil, ofOwner(uid, appsv1.ControllerRevisionHashLabelKey, text(live, "status", "updateRevision"))
+	case "DaemonSet.apps":
+		return nil, ofOwner(uid, "pod-template-generation", live.GetAnnotations()[appsv1.DeprecatedTemplateGeneration])
+	case "ReplicaSet.apps", "Job.batch":
+		return nil, ofOwner(uid, "", "")
+	case "Pod":
+		pod := &corev1.Pod{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(live.Object, pod); err == nil {
+			return nil, []*corev1.Pod{pod}
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // revision is by which a Deployment and the replica set of its template know each other.
 const revision = "deployment.kubernetes.io/revision"
 
-func owned(pods []*corev1.Pod, uid types.UID, and func(*corev1.Pod) bool) []*corev1.Pod {
-	var out []*corev1.Pod
-	for _, p := range pods {
-		if ownedBy(p, uid) && (and == nil || and(p)) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 func ownedBy(o metav1.Object, uid types.UID) bool {
-	c := metav1.GetControllerOf(o)
+	c := metav1.GetControllerOfNoCopy(o)
 	return c != nil && c.UID == uid
 }
 
-// failure is why a pod will not come up, or nil if it may.
-func (j *Judge) failure(pod *corev1.Pod, tolerance int32) *PodFailure {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable &&
-			j.now().Sub(c.LastTransitionTime.Time) > j.rules.PendingGrace {
-			return &PodFailure{Reason: "Unschedulable", Container: "-", Message: c.Message}
-		}
-	}
-	statuses := append(append([]corev1.ContainerStatus{}, pod.Status.InitContainerStatuses...), pod.Status.ContainerStatuses...)
-	for i := range statuses {
-		if f := j.container(&statuses[i], tolerance); f != nil {
-			return f
+// uncreated is a replica set whose pods the API server refuses: a quota, a policy, a missing service account.
+func (j *Judge) uncreated(rs *appsv1.ReplicaSet) *trouble {
+	for _, c := range rs.Status.Conditions {
+		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+			t := &trouble{PodFailure: PodFailure{Namespace: rs.Namespace, Reason: cmp.Or(c.Reason, "FailedCreate"), Message: c.Message}}
+			t.fatal, t.again = j.grace(c.LastTransitionTime.Time)
+			return t
 		}
 	}
 	return nil
 }
 
-func (j *Judge) container(c *corev1.ContainerStatus, tolerance int32) *PodFailure {
-	f := &PodFailure{Container: c.Name, Restarts: c.RestartCount}
-	if w := c.State.Waiting; w != nil && hopeless[w.Reason] {
-		f.Reason, f.Message = w.Reason, w.Message
-		return f
+// grace reports whether something has lasted too long, and if not, how long it still may.
+func (j *Judge) grace(since time.Time) (over bool, left time.Duration) {
+	left = j.rules.PendingGrace - j.now().Sub(since)
+	if left <= 0 {
+		return true, 0
 	}
-	if c.Ready || c.RestartCount <= tolerance {
-		return nil
-	}
-	last := c.LastTerminationState.Terminated
-	if t := c.State.Terminated; t != nil {
-		last = t
-	}
-	if last == nil || last.ExitCode == 0 && last.Reason != "OOMKilled" {
-		return nil
-	}
-	if c.State.Running != nil && j.now().Sub(last.FinishedAt.Time) > recent {
-		return nil // it crashed long ago and only waits for its readiness now
-	}
-	f.Reason, f.ExitCode, f.Message = "CrashLoopBackOff", last.ExitCode, last.Message
-	if last.Reason == "OOMKilled" {
-		f.Reason = "OOMKilled"
-	}
-	return f
-}
-
-const messageLength = 300 // runes
-
-// oneLine makes a termination message fit into a line.
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > messageLength {
-		return "…" + string(r[len(r)-messageLength:]) // the end says why
-	}
-	return s
+	return false, min(left, j.rules.PendingGrace) // at most: the server's clock may be ahead
 }
