@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/gitsource"
 	"github.com/nexus-platform/reconciler/reconcile"
 )
 
@@ -51,11 +52,7 @@ type running struct {
 	done       chan struct{}
 	faults     *backoff.ExponentialBackOff
 	noted      string // the fault that was told last, so that it is told once
-	nextPoll   time.Time
 }
-
-// credentialsAge is how long credentials are used before their Secrets are read again.
-const credentialsAge = 10 * time.Minute
 
 // Register adds the controller to a manager.
 func (c *Controller) Register(mgr ctrl.Manager) error {
@@ -104,8 +101,8 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return c.misconfigured(ctx, &env, err)
 	}
 	res, err := run.Pass(ctx, ask)
-	if ctx.Err() != nil {
-		return ctrl.Result{}, nil // SIGTERM: the release stays open, and start-up resumes it
+	if ctx.Err() != nil { // SIGTERM: the release stays open, and start-up resumes it
+		return ctrl.Result{}, nil //nolint:nilerr // it is no fault of the environment's
 	}
 	return c.after(ctx, &env, run, res, err)
 }
@@ -194,6 +191,10 @@ func (c *Controller) after(ctx context.Context, env *v1alpha1.Environment, run *
 	interval := 15 * time.Second
 	if env.Spec.Interval != nil {
 		interval = env.Spec.Interval.Duration
+	}
+	var denied *gitsource.AuthError
+	if errors.As(res.TipErr, &denied) {
+		c.drop(client.ObjectKeyFromObject(env)) // its Secret may have been rotated: the next pass reads it again
 	}
 	if err != nil || res.TipErr != nil {
 		wait := run.faults.NextBackOff()

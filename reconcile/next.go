@@ -67,14 +67,14 @@ func Next(h journal.Head, s Sight) Step {
 		case v1alpha1.VerbRetry:
 			return Step{Verb: Retry, Why: "asked for by " + s.Request.By}
 		case v1alpha1.VerbApply:
-			return applyRequest(h, s)
+			return applyRequest(s)
 		}
 	}
 	return follow(h, s)
 }
 
 // applyRequest releases a commit that a person named, or the tip, whatever was decided about it before.
-func applyRequest(h journal.Head, s Sight) Step {
+func applyRequest(s Sight) Step {
 	commit := s.Request.Commit
 	if commit == "" {
 		commit = s.Tip

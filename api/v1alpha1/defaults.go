@@ -132,7 +132,6 @@ func (p *ReleasePolicy) Validate() error {
 	return errors.Join(errs...)
 }
 
-
 func (c *Check) validate() error {
 	switch {
 	case c.Name == "":

@@ -101,8 +101,7 @@ func (s *stage) badManifest(ctx context.Context) error {
 	}
 	s.passed("refused: %s", firstLine(rel.Status.Findings[0], false))
 	s.passed("no object of staging changed")
-	_, err = s.repo.undo(ctx)
-	return err
+	return s.repo.undo(ctx)
 }
 
 func (s *stage) crashLoop(ctx context.Context) error {
@@ -126,8 +125,7 @@ func (s *stage) crashLoop(ctx context.Context) error {
 	}
 	s.passed("back on the last good commit: %s", firstLine(rel.Status.Message, false))
 	s.passed("from the begin of the release to the last good state serving: %s", took(*rel))
-	_, err = s.repo.undo(ctx)
-	return err
+	return s.repo.undo(ctx)
 }
 
 func (s *stage) editByHand(ctx context.Context) error {
@@ -211,8 +209,7 @@ func (s *stage) halfDeleted(ctx context.Context) error {
 		return err
 	}
 	s.passed("refused: %s", rel.Status.Findings[0])
-	_, err = s.repo.undo(ctx)
-	return err
+	return s.repo.undo(ctx)
 }
 
 func (s *stage) killed(ctx context.Context) error {

@@ -80,15 +80,11 @@ func (r *configRepo) push(ctx context.Context, message string) (string, error) {
 }
 
 // undo takes the newest commit back by a new one.
-func (r *configRepo) undo(ctx context.Context) (string, error) {
+func (r *configRepo) undo(ctx context.Context) error {
 	if err := git(ctx, r.work, "revert", "--no-edit", "HEAD"); err != nil {
-		return "", err
+		return err
 	}
-	if err := git(ctx, r.work, "push", "--quiet", "origin", "main"); err != nil {
-		return "", err
-	}
-	out, err := gitCommand(ctx, r.work, "rev-parse", "HEAD").Output()
-	return strings.TrimSpace(string(out)), err
+	return git(ctx, r.work, "push", "--quiet", "origin", "main")
 }
 
 func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {

@@ -63,7 +63,7 @@ Exit codes: 0 no errors, 1 error, 2 findings.`,
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s: %v\n", painter(cmd.ErrOrStderr()).red("✗"), res.PolicyPath, err)
 			return exitFindings
 		}
-		checker := &validate.Checker{Policy: policy}
+		checker := &validate.Checker{Policy: policy, SystemNamespace: o.system}
 		findings, err := checker.Check(ctx, res.Set)
 		if err != nil {
 			return err
