@@ -1,65 +1,118 @@
 // Package probe asks a running service whether it answers.
+//
+// One probe is one try; whoever wants another asks again.
 package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Error says what did not answer as it should.
 type Error struct {
-	Target string // address or URL, without credentials and query
-	Reason string
+	Target string // address, or URL without credentials and query
+	Reason string // what was wrong, and what was wanted
+	Got    string // how the answer began: at most 200 printable bytes; empty if there was none or it may not be shown
 	Cause  error
 }
 
 func (e *Error) Error() string {
+	text := e.Target + ": " + e.Reason
 	if e.Cause != nil {
-		return e.Target + ": " + e.Reason + ": " + e.Cause.Error()
+		text += ": " + printable(e.Cause.Error(), causeLimit) // it may quote what the service sent
 	}
-	return e.Target + ": " + e.Reason
+	if e.Got != "" {
+		text += fmt.Sprintf("; the answer begins with %q", e.Got)
+	}
+	return text
+}
+
+const causeLimit = 400 // bytes
+
+// printable makes foreign text fit for a line on a terminal, and cuts it to limit bytes.
+func printable(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r) || unicode.IsControl(r):
+			return ' '
+		case !unicode.IsPrint(r) || r == utf8.RuneError:
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 4*limit)])
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
 }
 
 func (e *Error) Unwrap() error { return e.Cause }
 
+// ErrForbiddenAddress says that a name led to a link-local address: there clouds serve the credentials of the machine.
+var ErrForbiddenAddress = errors.New("link-local addresses are never asked")
+
 const defaultTimeout = 5 * time.Second
 
-// dialer refuses link-local addresses after the name was resolved: that is where clouds
-// serve the credentials of the machine.
-func dialer(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{Timeout: timeout, Control: func(_, address string, _ syscall.RawConn) error {
+// TCP opens one connection.
+type TCP struct {
+	Address string        // host:port
+	Timeout time.Duration // default 5s
+}
+
+// Probe returns nil if the service accepts a connection, else an *Error.
+func (p TCP) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, timeoutOr(p.Timeout))
+	defer cancel()
+	conn, err := dialer().DialContext(ctx, "tcp", p.Address)
+	if err != nil {
+		return &Error{Target: p.Address, Reason: "does not accept a connection", Cause: err}
+	}
+	return conn.Close()
+}
+
+// dialer looks at addresses after names were resolved, so that no name can lead where no address may.
+func dialer() *net.Dialer {
+	return &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
 		if err != nil {
-			return err
+			return fmt.Errorf("parse address %q: %w", address, err)
 		}
-		if ap.Addr().Unmap().IsLinkLocalUnicast() || ap.Addr().Unmap().IsLinkLocalMulticast() {
-			return fmt.Errorf("%s is a link-local address: refused", ap.Addr())
+		if ip := ap.Addr().Unmap(); forbidden(ip) {
+			return fmt.Errorf("%s: %w", ip, ErrForbiddenAddress)
 		}
 		return nil
 	}}
 }
 
-// TCP opens one connection.
-type TCP struct {
-	Address string // host:port
-	Timeout time.Duration
+func forbidden(ip netip.Addr) bool {
+	if ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || awsMetadata.Contains(ip.WithZone("")) {
+		return true
+	}
+	if v4, ok := embedded(ip); ok { // a gateway would lead there in one more step
+		return v4.IsLinkLocalUnicast()
+	}
+	return false
 }
 
-// Probe returns nil if the service accepts a connection, else an *Error.
-func (p TCP) Probe(ctx context.Context) error {
-	conn, err := dialer(timeoutOr(p.Timeout)).DialContext(ctx, "tcp", p.Address)
-	if err != nil {
-		return &Error{Target: p.Address, Reason: "does not accept a connection", Cause: err}
+// awsMetadata is where EC2 serves credentials over IPv6: not link-local, but meant so.
+var awsMetadata = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x00, 0x0e, 0xc2}), 32)
+
+// embedded is the IPv4 address in one of NAT64 (64:ff9b::/96).
+func embedded(ip netip.Addr) (netip.Addr, bool) {
+	b := ip.As16()
+	if !ip.Is6() || [12]byte(b[:12]) != [12]byte{0, 0x64, 0xff, 0x9b} {
+		return netip.Addr{}, false
 	}
-	return conn.Close()
+	return netip.AddrFrom4([4]byte(b[12:])), true
 }
 
 func timeoutOr(d time.Duration) time.Duration {
@@ -67,72 +120,4 @@ func timeoutOr(d time.Duration) time.Duration {
 		return defaultTimeout
 	}
 	return d
-}
-
-// HTTP sends one GET.
-type HTTP struct {
-	URL      string
-	Status   []int  // that count as an answer; empty: 200 to 299
-	Contains string // must be in the first 64 KiB of the body
-	Timeout  time.Duration
-}
-
-const (
-	bodyLimit = 64 << 10
-	redirects = 5
-)
-
-// Probe returns nil if the service answers as it should, else an *Error, which holds nothing of the body.
-func (p HTTP) Probe(ctx context.Context) error {
-	timeout := timeoutOr(p.Timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL, nil)
-	if err != nil {
-		return &Error{Target: "check", Reason: "the URL is not valid"}
-	}
-	target := req.URL.Scheme + "://" + req.URL.Host + req.URL.EscapedPath()
-	if req.URL.Scheme != "http" && req.URL.Scheme != "https" || req.URL.User != nil {
-		return &Error{Target: target, Reason: "only http and https without credentials are asked"}
-	}
-	client := &http.Client{
-		Transport: &http.Transport{DialContext: dialer(timeout).DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: bodyLimit},
-		CheckRedirect: func(next *http.Request, via []*http.Request) error {
-			if len(via) >= redirects || next.URL.Host != via[0].URL.Host {
-				return http.ErrUseLastResponse // the redirect itself is the answer
-			}
-			return nil
-		},
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return &Error{Target: target, Reason: "does not answer", Cause: unwrapURL(err)}
-	}
-	defer resp.Body.Close()
-	good := resp.StatusCode >= 200 && resp.StatusCode < 300
-	if len(p.Status) > 0 {
-		good = slices.Contains(p.Status, resp.StatusCode)
-	}
-	if !good {
-		return &Error{Target: target, Reason: fmt.Sprintf("answers %d", resp.StatusCode)}
-	}
-	if p.Contains == "" {
-		return nil
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyLimit))
-	if err != nil {
-		return &Error{Target: target, Reason: "breaks off its answer", Cause: err}
-	}
-	if !strings.Contains(string(body), p.Contains) {
-		return &Error{Target: target, Reason: fmt.Sprintf("answers without %q", p.Contains)}
-	}
-	return nil
-}
-
-// unwrapURL drops net/http's own repetition of the URL, query included.
-func unwrapURL(err error) error {
-	if inner, ok := err.(interface{ Unwrap() error }); ok && inner.Unwrap() != nil {
-		return inner.Unwrap()
-	}
-	return err
 }
