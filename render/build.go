@@ -106,10 +106,7 @@ func encodeStringData(raw []byte) ([]byte, error) {
 	return u.MarshalJSON()
 }
 
-var (
-	recursed = regexp.MustCompile(`(?s)^.*recursed (?:accumulation|merging) (?:of|from) path '/([^']*)': `)
-	tried    = regexp.MustCompile(`accumulat(?:ing|ion) (?:resources|components)(?: from '[^']*')?: |accumulation err='.*?': (?:read|open) [^:]*: [^:]*': |accumulateDirectory: `)
-)
+var recursed = regexp.MustCompile(`(?s)^.*recursed (?:accumulation|merging) (?:of|from) path '/([^']*)': `)
 
 // explain makes an error of kustomize short and safe: it names the innermost kustomization, and quotes no file and no secret.
 func (s *source) explain(dir string, err error) error {
@@ -120,5 +117,5 @@ func (s *source) explain(dir string, err error) error {
 	if m := recursed.FindStringSubmatch(text); m != nil {
 		dir, text = name(m[1]), strings.TrimPrefix(text, m[0])
 	}
-	return &BuildError{Path: dir, Reason: s.secrets.clean(tried.ReplaceAllString(text, ""))}
+	return &BuildError{Path: dir, Reason: s.secrets.clean(text)}
 }

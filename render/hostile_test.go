@@ -214,7 +214,11 @@ func TestC06ABombEndsInTwoSecondsAndLittleMemory(t *testing.T) {
 				} else if e := (*ManifestError)(nil); !errors.As(err, &e) && !strings.Contains(name, "explicit key") {
 					t.Errorf("the error is %T: %.300v", err, err)
 				}
-				if took := time.Since(began); took > 2*time.Second {
+				budget := 2 * time.Second
+				if raced { // the parent is slow then, and the machine busy
+					budget *= 5
+				}
+				if took := time.Since(began); took > budget {
 					t.Errorf("it took %s", took)
 				}
 			})
@@ -255,7 +259,7 @@ func TestC08PatchesThatGrowEndAtALimit(t *testing.T) {
 		}
 		f := plain("patches: [{path: p.json, target: {kind: ConfigMap}}]\n").with(files{"app/p.json": "[" + strings.Join(list, ",") + "]"})
 		limits := Limits{Time: 20 * time.Second, Memory: 256 << 20}
-		_, err := (&Renderer{Limits: limits}).Render(t.Context(), Request{Tree: f.tree(t), Path: "app"})
+		_, err := (&Renderer{Command: childCommand, Limits: limits}).Render(t.Context(), Request{Tree: f.tree(t), Path: "app"})
 		if e := (*LimitError)(nil); !errors.As(err, &e) {
 			t.Fatalf("the error is %T: %v", err, err)
 		}
@@ -366,7 +370,7 @@ func TestC14Lists(t *testing.T) {
 	t.Run("objects that generators and repeated bases add count too", func(t *testing.T) {
 		f := files{"app/kustomization.yaml": "resources: [../a, ../b]\n", "base/cm.yaml": configMap("x") + "---\n" + configMap("y"), "base/kustomization.yaml": "resources: [cm.yaml]\n",
 			"a/kustomization.yaml": "resources: [../base]\nnamePrefix: a-\n", "b/kustomization.yaml": "resources: [../base]\nnamePrefix: b-\n"}
-		_, err := (&Renderer{Limits: Limits{Objects: 3}}).Render(t.Context(), Request{Tree: f.tree(t), Path: "app"})
+		_, err := (&Renderer{Command: childCommand, Limits: Limits{Objects: 3}}).Render(t.Context(), Request{Tree: f.tree(t), Path: "app"})
 		if e := (*LimitError)(nil); !errors.As(err, &e) || e.Limit != "Objects" {
 			t.Errorf("the error is %v", err)
 		}
@@ -497,7 +501,7 @@ func TestA11TooMuchOfAnything(t *testing.T) {
 		"a large policy":        {plain("").with(files{"app/release.yaml": strings.Repeat("# x\n", 3<<20)}), Limits{}, "FileBytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := (&Renderer{Limits: c.limits}).Render(t.Context(), Request{Tree: c.f.tree(t), Path: "app"})
+			_, err := (&Renderer{Command: childCommand, Limits: c.limits}).Render(t.Context(), Request{Tree: c.f.tree(t), Path: "app"})
 			if err == nil {
 				t.Fatal("it was rendered")
 			}
@@ -520,7 +524,7 @@ func TestA11AChildThatTakesTooLongOrTooMuchIsKilled(t *testing.T) {
 		"Time":   {Memory: 20 << 30, Time: 300 * time.Millisecond},
 	} {
 		t.Run(limit, func(t *testing.T) {
-			_, err := (&Renderer{Limits: limits}).Render(t.Context(), Request{Tree: f.tree(t), Path: "app"})
+			_, err := (&Renderer{Command: childCommand, Limits: limits}).Render(t.Context(), Request{Tree: f.tree(t), Path: "app"})
 			if e := (*LimitError)(nil); !errors.As(err, &e) || e.Limit != limit {
 				t.Errorf("the error is %T: %v", err, err)
 			}
@@ -529,7 +533,7 @@ func TestA11AChildThatTakesTooLongOrTooMuchIsKilled(t *testing.T) {
 }
 
 func TestA14AndA16APathThatIsNoneIsRefused(t *testing.T) {
-	r := &Renderer{}
+	r := &Renderer{Command: childCommand}
 	tree := plain("").tree(t)
 	for _, p := range []string{"../other", "/etc", "app/..//x", "", "app/", "./app"} {
 		_, err := r.Render(t.Context(), Request{Tree: tree, Path: p})

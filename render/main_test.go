@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,7 +23,30 @@ func TestMain(m *testing.M) {
 			os.Exit(attack())
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(run(m))
+}
+
+// childCommand starts a render process; nil: this binary.
+var childCommand []string
+
+// run gives the tests a child without the race detector, which would make it twenty times slower and larger: there is
+// nothing to race with in it. Some tests use this binary all the same.
+func run(m *testing.M) int {
+	if raced {
+		dir, err := os.MkdirTemp("", "render")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		child := filepath.Join(dir, "child")
+		build := exec.Command("go", "build", "-o", child, "./testdata/child")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		childCommand = []string{child}
+	}
+	return m.Run()
 }
 
 // files is a working copy: content by path. A content that begins with "-> " is the target of a link.
@@ -70,7 +94,7 @@ func small() Limits { return Limits{Time: 20 * time.Second} }
 // render renders the overlay app of f.
 func (f files) render(t testing.TB) (*Result, error) {
 	t.Helper()
-	return (&Renderer{Limits: small()}).Render(context.WithoutCancel(t.Context()), Request{Tree: f.tree(t), Path: "app"})
+	return (&Renderer{Command: childCommand, Limits: small()}).Render(context.WithoutCancel(t.Context()), Request{Tree: f.tree(t), Path: "app"})
 }
 
 // mustRender renders the overlay app of f, which must work.

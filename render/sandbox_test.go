@@ -184,7 +184,7 @@ func TestARenderEndsWithItsContext(t *testing.T) {
 		cancel(why)
 		tree.release <- struct{}{}
 	}()
-	_, err := (&Renderer{}).Render(ctx, Request{Tree: tree, Path: "app"})
+	_, err := (&Renderer{Command: childCommand}).Render(ctx, Request{Tree: tree, Path: "app"})
 	if !errors.Is(err, why) {
 		t.Errorf("the error is %v", err)
 	}

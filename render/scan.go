@@ -194,7 +194,10 @@ func (s *scan) load(dir string) (string, *types.Kustomization) {
 func (s *scan) values(k *types.Kustomization) {
 	for _, g := range k.SecretGenerator {
 		for _, literal := range g.LiteralSources {
-			_, value, _ := strings.Cut(literal, "=")
+			_, value, ok := strings.Cut(literal, "=")
+			if !ok {
+				value = literal // somebody forgot the key
+			}
 			s.files.secrets.add(value)
 		}
 	}

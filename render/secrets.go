@@ -58,15 +58,25 @@ func (s *secrets) addText(text []byte, limits manifest.Limits) {
 	}
 }
 
-// dumps are the places where kustomize writes out whole files and configurations.
-var dumps = regexp.MustCompile("(?s)`[^`]*`|\\[[^\\]]{60,}\\]?|\\{[^}]{60,}\\}?")
+// What kustomize writes around the reason: whole files and configurations, and its own steps.
+var (
+	dumps = regexp.MustCompile("(?s)`[^`]*`|: node contents:.*|\\[[^\\]]{60,}\\]?|\\{[^}]{60,}\\}?")
+	steps = []*regexp.Regexp{
+		regexp.MustCompile(`^(?:accumulat(?:ing|ion) (?:resources|components)(?: from '[^']*')?: |accumulateDirectory: "?|trouble configuring builtin \w+ with config: …: )+`),
+		regexp.MustCompile(`^accumulation err='(.*)': must build at directory: .*$`),
+		regexp.MustCompile(`^accumulation err='.*': (?:read|open) .*? is a directory': `),
+		regexp.MustCompile(`\.?\[no(?:Grp|Ns|Ver|Kind)\]`),
+	}
+)
 
 // clean makes a message of kustomize fit to be shown: its first line, without what it dumps, and without any secret.
 func (s *secrets) clean(message string) string {
-	message, _, _ = strings.Cut(strings.TrimSpace(message), "\n")
-	message = strings.TrimSuffix(message, ": node contents:")
-	message = dumps.ReplaceAllString(message, "…")
-	values := make([]string, 0, 2*len(s.values))
+	message = dumps.ReplaceAllString(strings.TrimSpace(message), "…")
+	message, _, _ = strings.Cut(message, "\n")
+	for _, step := range steps {
+		message = step.ReplaceAllString(message, "$1")
+	}
+	values := make([]string, 0, len(s.values))
 	for v := range s.values {
 		values = append(values, v)
 	}
