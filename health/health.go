@@ -121,10 +121,7 @@ func NewJudge(rules Rules, now func() time.Time) (*Judge, error) {
 //
 // A suspended Job is Healthy with the reason Suspended: whoever needs it done, as a hook does, asks for the reason Complete.
 func (j *Judge) Judge(live *unstructured.Unstructured, want Expectation, w World) (v Verdict) {
-	defer func() { // anybody may write a status, in any form; kstatus takes forms for granted
-		if recover() != nil {
-			v = unreadable()
-		}
+	defer func() {
 		v.Ref = object.RefOf(live)
 		v.Fatal = v.State == Failed
 		v.Reason, v.Message = word(v.Reason), clip(v.Message, messageLength)

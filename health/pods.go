@@ -44,7 +44,7 @@ func (j *Judge) withPods(v Verdict, live *unstructured.Unstructured, want Expect
 		return v
 	}
 	worst.Reason, worst.Message = word(worst.Reason), lastLine(worst.Message)
-	why := worst.PodFailure.String()
+	why := worst.String()
 	if worst.Name == "" {
 		why = "its pods cannot be created: " + worst.Message
 	} else {

@@ -175,6 +175,16 @@ func TestWithoutAWorldNoPodIsSeen(t *testing.T) {
 	}
 }
 
+func TestAStatusThatKstatusPanicsAtIsUnreadable(t *testing.T) {
+	u := parse(t, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"status":{"phase":"Running","containerStatuses":["none"]}}`)
+	if v := byStatus(u); v.Reason != "UnreadableStatus" || v.State != Progressing {
+		t.Errorf("kstatus: %+v", v)
+	}
+	if v := newJudge(t).Judge(u, Expectation{}, &around{}); v.Reason != "NotReady" {
+		t.Errorf("judge: %+v", v)
+	}
+}
+
 func TestCompareSaysWhatIsWorseThanBefore(t *testing.T) {
 	at := func(s State, reason string) Verdict { return Verdict{State: s, Reason: reason} }
 	for name, c := range map[string]struct {

@@ -7,8 +7,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// byStatus is kstatus' answer, and for kinds that it does not know, the condition Available too.
-func byStatus(live *unstructured.Unstructured) Verdict {
+// byStatus is kstatus' answer, and for kinds that it does not know, the condition Available too. Anybody may write a status, in any
+// form; kstatus takes some forms for granted and panics at others.
+func byStatus(live *unstructured.Unstructured) (v Verdict) {
+	defer func() {
+		if recover() != nil {
+			v = unreadable()
+		}
+	}()
 	for _, kind := range []string{"Ready", "Available"} {
 		if c := conditionOf(live, kind); c.stale {
 			return unobserved(kind)
