@@ -8,24 +8,29 @@ import (
 	"github.com/nexus-platform/reconciler/gitsource/internal/remote"
 )
 
-// What can go wrong while a repository is asked. See the types for what each means.
 type (
-	AuthError          = remote.AuthError
-	UnreachableError   = remote.UnreachableError
-	HostKeyError       = remote.HostKeyError
-	RedirectError      = remote.RedirectError
+	// AuthError says that the server does not let these credentials in.
+	AuthError = remote.AuthError
+	// UnreachableError says that the server could not be asked, or did not answer as Git does.
+	UnreachableError = remote.UnreachableError
+	// HostKeyError says that the ssh server's key is not the one in known_hosts.
+	HostKeyError = remote.HostKeyError
+	// RedirectError says that the server pointed elsewhere, and was not followed.
+	RedirectError = remote.RedirectError
+	// BranchMissingError says that the repository answered and has no such branch.
 	BranchMissingError = remote.BranchMissingError
-	LimitError         = limit.Error
-)
-
-// What can be wrong with a commit or with the mirror.
-type (
-	TreeError    = objects.TreeError
-	CommitError  = objects.CommitError
-	CorruptError = objects.CorruptError
-	DiskError    = objects.DiskError
-	// CollisionError says that somebody attacks the repository.
+	// LimitError says what was larger than a limit allows.
+	LimitError = limit.Error
+	// TreeError says that a directory of the commit holds what Git itself would never write.
+	TreeError = objects.TreeError
+	// CommitError says that a commit is malformed.
+	CommitError = objects.CommitError
+	// CollisionError says that an object was forged to share its hash with another.
 	CollisionError = objects.CollisionError
+	// CorruptError says that the mirror on disk has lost or changed an object.
+	CorruptError = objects.CorruptError
+	// DiskError says that the mirror could not be read or written: the disk is full or failing.
+	DiskError = objects.DiskError
 )
 
 // LinkError says that a symbolic link cannot be followed inside the tree.

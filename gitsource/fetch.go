@@ -22,7 +22,7 @@ func errTotal(d time.Duration) error { return fmt.Errorf("the whole call took lo
 // ensure makes a commit of a branch and all its history be in the store. It asks the repository only
 // if it must: if the commit is not there, or the store is damaged.
 func (m *Mirror) ensure(ctx context.Context, branch string, want plumbing.Hash) error {
-	if broken, _ := m.store.Health(); broken == nil && m.store.Has(want) {
+	if m.store.Broken() == nil && m.store.Has(want) {
 		return nil
 	}
 	ctx, cancel := m.bound(ctx)
@@ -42,11 +42,10 @@ func (m *Mirror) ensure(ctx context.Context, branch string, want plumbing.Hash) 
 	if err := m.store.Refresh(); err != nil { // another process may have written
 		return err
 	}
-	broken, packs := m.store.Health()
-	switch {
-	case broken == nil && m.store.Has(want):
+	switch broken := m.store.Broken() != nil; {
+	case !broken && m.store.Has(want):
 		return nil
-	case broken != nil || packs >= maxPacks:
+	case broken || m.store.Packs() >= maxPacks:
 		return m.refetch(ctx, branch, want)
 	}
 	err = m.download(ctx, m.store, branch, want)

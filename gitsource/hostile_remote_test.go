@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -821,6 +822,17 @@ func TestB14SecretsAreNeverPrinted(t *testing.T) {
 		if strings.Contains(out, canary) || strings.Contains(out, fmt.Sprintf("%x", canary)) {
 			t.Errorf("%s shows a secret: %s", verb, out)
 		}
+	}
+}
+
+func TestB14SecretsAreInNoDocument(t *testing.T) {
+	out, err := json.Marshal(struct {
+		A gitsource.Remote
+		B map[string]gitsource.Secret
+		C *gitsource.Secret
+	}{gitsource.Remote{Password: canary}, map[string]gitsource.Secret{"x": canary}, new(gitsource.Secret)})
+	if err != nil || bytes.Contains(out, []byte(canary)) {
+		t.Errorf("%s, %v", out, err)
 	}
 }
 

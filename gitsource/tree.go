@@ -15,9 +15,10 @@ import (
 	"github.com/nexus-platform/reconciler/gitsource/internal/objects"
 )
 
-const maxLFSPointer = 1024 // bytes
-
-var lfsPrefix = []byte("version https://git-lfs.github.com/spec/")
+const (
+	lfsPrefix     = "version https://git-lfs.github.com/spec/"
+	maxLFSPointer = 1024 // bytes
+)
 
 // Tree is the files of one commit, read from the object store when they are asked
 // for: a read-only fs.FS whose links end inside of it. Names are as fs.ValidPath wants
@@ -209,7 +210,7 @@ func (t *Tree) content(n node) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.path, err)
 	}
-	if len(raw) <= maxLFSPointer && bytes.HasPrefix(raw, lfsPrefix) {
+	if len(raw) <= maxLFSPointer && bytes.HasPrefix(raw, []byte(lfsPrefix)) {
 		return nil, &LFSError{Path: n.path}
 	}
 	return raw, nil

@@ -142,7 +142,7 @@ func (s *Store) index(ctx context.Context, file *os.File) (name string, err erro
 		return "", diskError("read", err)
 	}
 	writer := new(idxfile.Writer)
-	parser, err := packfile.NewParser(packfile.NewScanner(&stoppable{file, ctx}), writer)
+	parser, err := packfile.NewParser(packfile.NewScanner(&stoppable{file, ctx.Err}), writer)
 	if err != nil {
 		return "", err
 	}
@@ -170,7 +170,7 @@ func (s *Store) index(ctx context.Context, file *os.File) (name string, err erro
 
 func writeIndex(index *idxfile.MemoryIndex, name string) error {
 	temp := filepath.Join(filepath.Dir(name), tempPrefix+filepath.Base(name))
-	defer os.Remove(temp) //nolint:errcheck // gone already if all went well
+	defer os.Remove(temp) // gone already if all went well
 	file, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o400)
 	if err != nil {
 		return err
@@ -205,11 +205,11 @@ func (s *Store) Sweep() {
 // stoppable lets ctx end the resolving of deltas, which a crafted pack can make long.
 type stoppable struct {
 	*os.File
-	ctx context.Context
+	stopped func() error
 }
 
 func (s *stoppable) Read(b []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
+	if err := s.stopped(); err != nil {
 		return 0, err
 	}
 	return s.File.Read(b)

@@ -103,12 +103,17 @@ func (s *Store) Replace(other *Store) error {
 	return diskError("replace", os.RemoveAll(aside))
 }
 
-// Health returns why the store must be fetched anew, and the number of its packs.
-func (s *Store) Health() (broken error, packs int) {
+// Broken says why the store must be fetched anew; nil if it is whole as far as is known.
+func (s *Store) Broken() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.broken
+}
+
+// Packs is how many packs there are.
+func (s *Store) Packs() int {
 	names, _ := filepath.Glob(filepath.Join(s.dir, packDir, "*.pack"))
-	return s.broken, len(names)
+	return len(names)
 }
 
 // Has says whether an object is there, without reading it.
@@ -148,7 +153,7 @@ func (s *Store) Read(h plumbing.Hash, t plumbing.ObjectType) ([]byte, error) {
 	if err != nil {
 		return nil, s.damaged(h, err)
 	}
-	defer r.Close() //nolint:errcheck // reading only
+	defer r.Close()
 	raw, err := io.ReadAll(r)
 	if err != nil {
 		return nil, s.damaged(h, err)

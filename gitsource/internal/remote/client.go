@@ -77,7 +77,8 @@ func (c *Client) Pack(ctx context.Context, want, branch string, haves []string) 
 		w.stop()
 		return nil, err
 	}
-	return &packReader{ctx: ctx, from: from, watch: w, close: end, max: c.limits.FetchBytes}, nil
+	explain := func(err error) error { return Explain(ctx, url, err) }
+	return &packReader{from: from, watch: w, explain: explain, close: end, max: c.limits.FetchBytes}, nil
 }
 
 // wanted chooses what a server can be asked for.

@@ -62,14 +62,14 @@ func (f *fileLink) pack(ctx context.Context, q query, w *watch) (io.Reader, func
 		}
 	}
 	w.next("find objects")
-	wants, err := revlist.Objects(stoppable{s, ctx}, []plumbing.Hash{plumbing.NewHash(q.want)}, haves)
+	wants, err := revlist.Objects(stoppable{s, ctx.Err}, []plumbing.Hash{plumbing.NewHash(q.want)}, haves)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find what leads to %s: %w", q.want, err)
 	}
 	r, out := io.Pipe()
 	go func() {
 		// Without deltas: they cost more time than the copy on one machine saves.
-		_, err := packfile.NewEncoder(out, stoppable{s, ctx}, false).Encode(wants, 0)
+		_, err := packfile.NewEncoder(out, stoppable{s, ctx.Err}, false).Encode(wants, 0)
 		_ = out.CloseWithError(err)
 	}()
 	return r, func() { _ = r.Close() }, nil
@@ -78,11 +78,11 @@ func (f *fileLink) pack(ctx context.Context, q query, w *watch) (io.Reader, func
 // stoppable lets ctx end a walk over a repository.
 type stoppable struct {
 	*filesystem.Storage
-	ctx context.Context
+	stopped func() error
 }
 
 func (s stoppable) EncodedObject(t plumbing.ObjectType, h plumbing.Hash) (plumbing.EncodedObject, error) {
-	if err := s.ctx.Err(); err != nil {
+	if err := s.stopped(); err != nil {
 		return nil, err
 	}
 	return s.Storage.EncodedObject(t, h)

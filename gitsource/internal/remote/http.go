@@ -121,7 +121,8 @@ func (h *httpLink) lsRefs(ctx context.Context, ref string, w *watch) (string, er
 	if err != nil {
 		return "", err
 	}
-	defer h.drain(body)
+	defer body.Close()
+	defer drain(body)
 	w.next("list refs")
 	return readTip(newPackets(body), ref, h.limits.Refs)
 }
@@ -161,7 +162,8 @@ func (h *httpLink) discover(ctx context.Context, ref string, w *watch) (advert, 
 	if err != nil {
 		return advert{}, err
 	}
-	defer h.drain(res.Body)
+	defer res.Body.Close()
+	defer drain(res.Body)
 	if err := h.check(res, adverts); err != nil {
 		return advert{}, err
 	}
@@ -260,8 +262,5 @@ func retryAfter(res *http.Response) time.Duration {
 	return min(max(at.Sub(sent), 0), maxRetryAfter)
 }
 
-// drain lets a short rest be read, so that the connection can be used again, and closes.
-func (h *httpLink) drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 4096)
-	_ = body.Close()
-}
+// drain reads a short rest, so that the connection can be used again.
+func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 4096) }

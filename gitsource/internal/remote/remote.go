@@ -3,7 +3,6 @@ package remote
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,10 +19,10 @@ type Secret string
 
 const hidden = "***"
 
-func (Secret) String() string               { return hidden }
-func (Secret) GoString() string             { return hidden }
+func (Secret) String() string { return hidden }
+
+// MarshalText hides the secret in every document: JSON, YAML, logs.
 func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
-func (Secret) MarshalJSON() ([]byte, error) { return json.Marshal(hidden) }
 
 // Format covers every verb of fmt, %x and %q too.
 func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, hidden) }

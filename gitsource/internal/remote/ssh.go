@@ -87,7 +87,7 @@ func (s *sshLink) trust(hosts []byte, scratch string) error {
 	if err != nil {
 		return fmt.Errorf("write known_hosts: %w", err)
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // holds public keys only
+	defer os.Remove(f.Name())
 	_, err = f.Write(hosts)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write known_hosts: %w", err)
@@ -189,7 +189,7 @@ func (s *sshLink) run(c *conversation, ref string, w *watch) error {
 		return err
 	}
 	w.next("list refs")
-	if c.advert, err = readAdvert(c.out, ref, s.limits.Refs); err == io.EOF {
+	if c.advert, err = readAdvert(c.out, ref, s.limits.Refs); errors.Is(err, io.EOF) {
 		return &AuthError{URL: s.addr.String()} // forges say "not found" on stderr and hang up
 	}
 	return err

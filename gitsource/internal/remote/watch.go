@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -56,13 +57,13 @@ const progressBytes = 32 << 10
 
 // packReader hands out a pack, counted and watched.
 type packReader struct {
-	ctx   context.Context
-	from  io.Reader
-	watch *watch
-	close func()
-	max   int64
-	total int64
-	since int64 // bytes since the watch was last reset
+	from    io.Reader
+	watch   *watch
+	explain func(error) error
+	close   func()
+	max     int64
+	total   int64
+	since   int64 // bytes since the watch was last reset
 }
 
 func (p *packReader) Read(b []byte) (int, error) {
@@ -76,8 +77,8 @@ func (p *packReader) Read(b []byte) (int, error) {
 		p.since = 0
 		p.watch.next("receive the pack")
 	}
-	if err != nil && err != io.EOF {
-		err = Explain(p.ctx, p.watch.url, err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = p.explain(err)
 	}
 	return n, err
 }

@@ -37,8 +37,8 @@ func newPackets(r io.Reader) *packets { return &packets{bufio.NewReaderSize(r, m
 func (p *packets) next() ([]byte, packetKind, error) {
 	head, err := p.from.Peek(4)
 	if err != nil {
-		if err == io.EOF && len(head) > 0 {
-			err = io.ErrUnexpectedEOF
+		if len(head) > 0 {
+			err = cut(err)
 		}
 		return nil, 0, err
 	}
@@ -59,16 +59,21 @@ func (p *packets) next() ([]byte, packetKind, error) {
 	}
 	payload, err := p.from.Peek(int(n) - 4)
 	if err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, 0, err
+		return nil, 0, cut(err)
 	}
 	_, _ = p.from.Discard(len(payload))
 	if bytes.HasPrefix(payload, []byte("ERR ")) {
 		return nil, 0, errServer
 	}
 	return payload, data, nil
+}
+
+// cut makes an error of an end in the middle.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // errServer stands for what a server says went wrong. Its words are not repeated (see Explain).
@@ -93,8 +98,8 @@ func readAdvert(p *packets, ref string, maxRefs int) (a advert, err error) {
 	for range maxRefs + 16 { // beside the refs: service, version and shallow lines
 		s, kind, err := p.line()
 		switch {
-		case err == io.EOF && started:
-			return a, io.ErrUnexpectedEOF
+		case err != nil && started:
+			return a, cut(err)
 		case err != nil:
 			return a, err
 		case kind == flush && service && !started: // http says first what service answers
@@ -183,11 +188,8 @@ func askTip(ref string) []byte {
 func readTip(p *packets, ref string, maxRefs int) (tip string, err error) {
 	for n := 0; ; n++ {
 		s, kind, err := p.line()
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
 		if err != nil {
-			return "", err
+			return "", cut(err)
 		}
 		if kind != data {
 			return tip, nil
@@ -249,11 +251,8 @@ type band struct {
 func (b *band) Read(out []byte) (int, error) {
 	for len(b.pending) == 0 {
 		payload, kind, err := b.p.next()
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF // a pack ends with a flush
-		}
 		if err != nil {
-			return 0, err
+			return 0, cut(err) // a pack ends with a flush
 		}
 		if !b.began {
 			if err := b.head(payload, kind); err != nil {
@@ -293,8 +292,7 @@ func (b *band) head(payload []byte, kind packetKind) error {
 		b.began = s == "packfile"
 	case kind == data && len(payload) > 0 && payload[0] <= 3:
 		b.began = true
-	case kind == data && (s == "NAK" || strings.HasPrefix(s, "ACK ")):
-	default:
+	case kind != data || (s != "NAK" && !strings.HasPrefix(s, "ACK ")):
 		return errors.New("the server sent no pack")
 	}
 	return nil
