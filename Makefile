@@ -27,9 +27,10 @@ demo: packages build ## run the main job for real on an embedded control plane (
 	./bin/reconciler demo $(ARGS)
 
 .PHONY: test
-test: packages check cluster ## all tests; installs what they need
+test: packages cluster check build ## all tests; installs what they need
 	$(GO) test $(TESTFLAGS) ./...
 	cd devcluster && CGO_ENABLED=0 $(GO) test -trimpath ./sim/...
+	./bin/reconciler demo --once
 
 .PHONY: check
 check: lint generated tidy ## everything that is no test: build, vet, lint, generated files, go.mod

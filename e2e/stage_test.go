@@ -2,7 +2,9 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -270,4 +272,28 @@ func (s *stage) value(name string) string {
 		return "absent"
 	}
 	return cm.Data["key"]
+}
+
+// until waits for a condition of the cluster.
+func (s *stage) until(what string, ok func() bool) {
+	s.t.Helper()
+	limit := time.After(deadline)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-limit:
+			s.t.Fatalf("waited %s for %s", deadline, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// cleanup is a context for what is done after the test's own has ended.
+func cleanup() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 30*time.Second)
+}
+
+func debugLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
