@@ -207,7 +207,7 @@ func (a *Assembly) repository(env *v1alpha1.Environment, keys secretReader) (*re
 		if err != nil {
 			return nil, err
 		}
-		remote.Credential = string(secret.UID) + "/" + secret.ResourceVersion
+		remote.Credential = secret.Namespace + "/" + secret.Name
 		remote.Username = string(secret.Data["username"])
 		remote.Password = gitsource.Secret(secret.Data["password"])
 		remote.Token = gitsource.Secret(secret.Data["token"])

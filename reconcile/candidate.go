@@ -47,10 +47,11 @@ func refuseUnlessWorld(reason string, err error) error {
 	return refuse(reason, err)
 }
 
-// admit proves a commit without asking the API server to judge its objects: S0 of the protocol.
-func (r *Reconciler) admit(ctx context.Context, h journal.Head, hash string) (*candidate, error) {
+// admit proves a commit without asking the API server to judge its objects: S0 of the
+// protocol. named says that a person chose the commit, which may then be older than the last good one.
+func (r *Reconciler) admit(ctx context.Context, h journal.Head, hash string, named bool) (*candidate, error) {
 	good := ""
-	if h.Good != nil {
+	if h.Good != nil && !named {
 		good = h.Good.Commit
 	}
 	commit, err := r.Repository.Commit(ctx, hash, good)

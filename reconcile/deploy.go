@@ -10,10 +10,10 @@ import (
 )
 
 // deploy proves a commit and begins its release: S0 to S3 of the protocol. Any fault of the commit refuses it.
-func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step) (Result, error) {
+func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, named bool) (Result, error) {
 	info := ReleaseInfo{Number: h.Number + 1, Commit: step.Commit, Kind: KindDeploy, Began: r.Now()}
 	r.tell(Event{Kind: EventDetected, Release: &info, Message: step.Why})
-	c, err := r.admit(ctx, h, step.Commit)
+	c, err := r.admit(ctx, h, step.Commit, named)
 	if c != nil {
 		info = c.info
 	}

@@ -81,7 +81,7 @@ func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip strin
 	case Deploy:
 		delete(r.refused, step.Commit)
 		if h, err = r.lift(ctx, h, step, ask); err == nil {
-			res, err = r.deploy(ctx, h, step)
+			res, err = r.deploy(ctx, h, step, ask.Request != nil && ask.Request.Commit != "")
 		}
 	case Rollback:
 		res, err = r.rollback(ctx, h, ask.Request)
@@ -137,7 +137,7 @@ func (r *Reconciler) resume(ctx context.Context, h journal.Head, ask Ask, tip st
 	if !newer || h.Release.Phase == object.Migrations || h.Release.Commit == r.requested(ask) {
 		return r.execute(ctx, h)
 	}
-	c, err := r.admit(ctx, h, tip)
+	c, err := r.admit(ctx, h, tip, false)
 	if err != nil {
 		var refused *RefusedError
 		if errors.As(err, &refused) {
@@ -172,7 +172,7 @@ func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.R
 	case h.Previous != nil && (q.Commit == "" || q.Commit == h.Previous.Commit):
 		c, err = r.fromMark(ctx, h, h.Previous, KindRollback)
 	case q.Commit != "":
-		if c, err = r.admit(ctx, h, q.Commit); c != nil {
+		if c, err = r.admit(ctx, h, q.Commit, true); c != nil {
 			c.info.Kind = KindRollback
 		}
 	default:
@@ -234,12 +234,13 @@ func (r *Reconciler) Plan(ctx context.Context, commit string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if commit == "" {
+	named := commit != ""
+	if !named {
 		if commit, err = r.Repository.Tip(ctx); err != nil {
 			return nil, err
 		}
 	}
-	c, err := r.admit(ctx, h, commit)
+	c, err := r.admit(ctx, h, commit, named)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,11 @@ func newHistory(o *options) *cobra.Command {
 		return out.print(cmd.OutOrStdout(), list, func(w io.Writer) error {
 			rows := make([][]string, 0, len(list))
 			for _, r := range list {
-				rows = append(rows, []string{strconv.FormatInt(r.Spec.Number, 10), r.Spec.Kind, r.Status.ShortCommit, dash(string(r.Status.Outcome)), took(r), age(began(r)), dash(r.Spec.By), firstLine(dash(r.Status.Message), out == "wide")})
+				number := strconv.FormatInt(r.Spec.Number, 10)
+				if r.Status.Outcome == v1alpha1.Refused {
+					number = "-" // it never became a release
+				}
+				rows = append(rows, []string{number, r.Spec.Kind, r.Status.ShortCommit, dash(string(r.Status.Outcome)), took(r), age(began(r)), dash(r.Spec.By), firstLine(dash(r.Status.Message), out == "wide")})
 			}
 			return columns(w, []string{"RELEASE", "KIND", "COMMIT", "OUTCOME", "TOOK", "AGE", "BY", "MESSAGE"}, rows)
 		})
