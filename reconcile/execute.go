@@ -33,6 +33,14 @@ type pending struct {
 
 func (p *pending) Error() string { return fmt.Sprintf("waits for %v", p.what) }
 
+// add waits for one more object. Where only time changes the verdict (a grace that ends), it says when to look again.
+func (p *pending) add(ref object.Ref, v health.Verdict) {
+	p.what = append(p.what, fmt.Sprintf("%s: %s", ref, describe(v)))
+	if v.Again > 0 && (p.after == 0 || v.Again < p.after) {
+		p.after = v.Again
+	}
+}
+
 // execute carries the open release through its phases as far as they go (S4 to S8). Each
 // step is safe to repeat: what this process has not applied itself is applied again.
 func (r *Reconciler) execute(ctx context.Context, h journal.Head) (Result, error) {
@@ -163,7 +171,7 @@ func (r *Reconciler) waves(ctx context.Context, w *work, phase object.Phase, act
 
 // healthy judges what was applied: nil, a *pending, or a *failure.
 func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) error {
-	var wait []string
+	var wait pending
 	for _, a := range actions {
 		if isInert(a.Ref, w.candidate.policy) {
 			continue
@@ -174,11 +182,11 @@ func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) erro
 		case v.Fatal:
 			return &failure{reason: v.Reason, phase: phase, object: a.Ref.String(), message: describe(v)}
 		default:
-			wait = append(wait, fmt.Sprintf("%s: %s", a.Ref, describe(v)))
+			wait.add(a.Ref, v)
 		}
 	}
-	if len(wait) > 0 {
-		return &pending{what: wait}
+	if len(wait.what) > 0 {
+		return &wait
 	}
 	return nil
 }

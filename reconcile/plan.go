@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"github.com/nexus-platform/reconciler/health"
 	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
 	"k8s.io/apimachinery/pkg/types"
@@ -45,8 +46,8 @@ type Plan struct {
 	Actions     []Action `json:"actions"`        // in the order in which they are carried out
 	Unchanged   int      `json:"unchanged"`
 	Warnings    []string `json:"warnings,omitempty"`
-	// Baseline says what was unhealthy before, and why: it only warns unless it is changed or becomes worse.
-	Baseline map[string]string `json:"baseline,omitempty"`
+	// Baseline says what was unhealthy before: it only warns unless it is changed or becomes worse.
+	Baseline map[string]health.State `json:"baseline,omitempty"`
 }
 
 // Empty reports that there is nothing to do.

@@ -16,7 +16,7 @@ import (
 // What was ill before and is not touched only warns (the baseline), so that a fix can pass.
 func (r *Reconciler) verify(w *work) error {
 	actions := w.plan.byRef()
-	var wait []string
+	var wait pending
 	for _, o := range w.candidate.set.Objects {
 		if isInert(o.Ref, w.candidate.policy) {
 			continue
@@ -26,17 +26,17 @@ func (r *Reconciler) verify(w *work) error {
 		if v.State == health.Healthy {
 			continue
 		}
-		if was, ill := w.plan.Baseline[o.Ref.String()]; ill && !touched && was == v.Reason {
+		if was, ill := w.plan.Baseline[o.Ref.String()]; ill && !touched && health.Compare(health.Verdict{State: was}, v) <= 0 {
 			continue
 		}
 		if v.Fatal {
 			return &failure{reason: v.Reason, phase: object.Verification, object: o.Ref.String(), message: describe(v)}
 		}
-		wait = append(wait, fmt.Sprintf("%s: %s", o.Ref, describe(v)))
+		wait.add(o.Ref, v)
 	}
-	if len(wait) > 0 {
+	if len(wait.what) > 0 {
 		w.healthy = time.Time{}
-		return &pending{what: wait}
+		return &wait
 	}
 	now := r.Now()
 	if w.healthy.IsZero() {

@@ -119,15 +119,15 @@ func isInert(ref object.Ref, p *v1alpha1.ReleasePolicy) bool {
 	return true
 }
 
-// baseline is what is unhealthy before a release, and why.
-func (r *Reconciler) baseline(base *world) map[string]string {
-	ill := map[string]string{}
+// baseline is what is unhealthy before a release.
+func (r *Reconciler) baseline(base *world) map[string]health.State {
+	ill := map[string]health.State{}
 	for ref := range base.inventory {
 		if isInert(ref, base.policy) {
 			continue
 		}
 		if v := r.verdict(base.judge, ref, health.Expectation{}); v.State != health.Healthy {
-			ill[ref.String()] = v.Reason
+			ill[ref.String()] = v.State
 		}
 	}
 	return ill

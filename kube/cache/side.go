@@ -36,7 +36,7 @@ func NewSide(u *unstructured.Unstructured) (*Live, error) {
 	return l, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, l.side)
 }
 
-// slim leaves of a pod or replica set what health needs: metadata, status, and the names of containers.
+// slim leaves of a pod or replica set what health needs: metadata, status, the names of containers and of the claims that they mount.
 func slim(u *unstructured.Unstructured) {
 	spec, _ := u.Object["spec"].(map[string]any)
 	keep := map[string]any{}
@@ -58,11 +58,27 @@ func slim(u *unstructured.Unstructured) {
 			keep[f] = short
 		}
 	}
+	if claims := mounted(spec); claims != nil {
+		keep["volumes"] = claims
+	}
 	u.Object["spec"] = keep
 	u.SetManagedFields(nil)
 	notes := u.GetAnnotations()
 	maps.DeleteFunc(notes, func(k, _ string) bool { return k != "deployment.kubernetes.io/revision" })
 	u.SetAnnotations(notes)
+}
+
+// mounted are the volumes that are claims.
+func mounted(spec map[string]any) []any {
+	volumes, _ := spec["volumes"].([]any)
+	var claims []any
+	for _, item := range volumes {
+		v, _ := item.(map[string]any)
+		if claim, ok := v["persistentVolumeClaim"]; ok {
+			claims = append(claims, map[string]any{"name": v["name"], "persistentVolumeClaim": claim})
+		}
+	}
+	return claims
 }
 
 // Pods lists the pods of a namespace, in no order. Nobody may change them.
