@@ -142,7 +142,7 @@ func TestAnAdoptedObjectIsGivenBackAsItWas(t *testing.T) {
 func managed(u *unstructured.Unstructured, manager string) string {
 	for _, e := range u.GetManagedFields() {
 		if e.Manager == manager && e.Subresource == "" {
-			return string(e.FieldsV1.Raw)
+			return e.FieldsV1.GetRawString()
 		}
 	}
 	return ""
@@ -154,7 +154,7 @@ func declared(u *unstructured.Unstructured) map[string]any {
 	owners := map[string]any{}
 	for _, e := range u.GetManagedFields() {
 		if e.Subresource == "" && e.Manager != "kube-controller-manager" {
-			owners[e.Manager+" "+string(e.Operation)] = string(e.FieldsV1.Raw)
+			owners[e.Manager+" "+string(e.Operation)] = e.FieldsV1.GetRawString()
 		}
 	}
 	u.SetManagedFields(nil)

@@ -8,7 +8,7 @@ import (
 	"github.com/nexus-platform/reconciler/kube/fields"
 )
 
-// The errors of this package; fault says what each means.
+// Aliases of the errors of this package; fault says what each means.
 type (
 	ConflictError    = fault.ConflictError
 	DeniedError      = fault.DeniedError

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -76,7 +76,7 @@ func (r *run) nameFaults(o object.Object) []string {
 	name := o.Ref.Name
 	switch gk := o.Ref.GroupKind().String(); {
 	case o.Ref.Group == rbacGroup, slices.Contains([]string{"ClusterTrustBundle.certificates.k8s.io", "IPAddress.networking.k8s.io", "PodDisruptionBudget.policy"}, gk):
-		return path.IsValidPathSegmentName(name)
+		return content.IsPathSegmentName(name)
 	case gk == "Namespace":
 		return validation.IsDNS1123Label(name)
 	case gk == "Service":

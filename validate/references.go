@@ -17,7 +17,7 @@ func (r *run) references(ctx context.Context, o object.Object) error {
 	pod, err := needs.PodOf(o)
 	if err != nil { // which may hold the value of a field, so it is not shown
 		r.refuse(o, "malformed", pod.Field, "is missing, or cannot be read as the spec of a pod", "correct it")
-		return nil
+		return nil //nolint:nilerr // it is in the finding
 	}
 	if pod == nil {
 		return nil
@@ -193,7 +193,7 @@ func (r *run) key(ctx context.Context, o object.Object, n needs.Need) error {
 	}
 	if live.meta != nil {
 		for _, f := range live.meta.ManagedFields {
-			if f.Manager != object.FieldManager && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.Raw, []byte(strconv.Quote("f:"+n.Key))) {
+			if f.Manager != object.FieldManager && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.GetRawBytes(), []byte(strconv.Quote("f:"+n.Key))) {
 				return nil
 			}
 		}

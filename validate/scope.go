@@ -116,7 +116,7 @@ func (r *run) scope(o object.Object, is served) {
 		r.refuse(o, "denied-kind", "kind", "is denied by the environment", "take it out, or ask who owns the Environment about spec.scope.deniedKinds")
 		return
 	}
-	switch clusterWide := o.Ref.Namespace == "" && !(is.known && is.namespaced); {
+	switch clusterWide := o.Ref.Namespace == "" && (!is.known || !is.namespaced); {
 	case !clusterWide:
 		if !r.inScope(o.Ref.Namespace) {
 			r.refuse(o, "namespace-scope", "metadata.namespace", "is outside the environment's namespaces", ask+"namespaces")

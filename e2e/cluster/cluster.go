@@ -129,13 +129,12 @@ func (c *Cluster) Restart(ctx context.Context) error {
 		return fmt.Errorf("start cluster: %w", err)
 	}
 	if c.Kubeconfig, err = child.ready(ctx); err != nil {
-		child.end(stopLimit)
+		err = errors.Join(err, child.end(stopLimit))
 		return fmt.Errorf("start cluster: %w\n%s", err, tail(filepath.Join(c.Dir, "log")))
 	}
 	address, err := os.ReadFile(filepath.Join(c.Dir, "address"))
 	if err != nil {
-		child.end(stopLimit)
-		return fmt.Errorf("start cluster: %w", err)
+		return fmt.Errorf("start cluster: %w", errors.Join(err, child.end(stopLimit)))
 	}
 	c.Address, c.child = strings.TrimSpace(string(address)), child
 	return nil
@@ -226,7 +225,7 @@ func (c *child) ready(ctx context.Context) (kubeconfig string, err error) {
 	case path := <-c.path:
 		return path, nil
 	case <-c.done:
-		return "", fmt.Errorf("devcluster ended while starting: %v", c.err)
+		return "", fmt.Errorf("devcluster ended while starting: %w", c.err)
 	case <-ctx.Done():
 		return "", fmt.Errorf("devcluster is not ready: %w", context.Cause(ctx))
 	}

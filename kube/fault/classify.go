@@ -150,9 +150,9 @@ func (q Request) invalid(s metav1.Status, cause error) error {
 	for _, text := range immutableTexts {
 		e.Immutable = e.Immutable || strings.Contains(s.Message, text)
 	}
-	scrubbed := cause.(*apierrors.StatusError).ErrStatus
-	if scrubbed.Details != nil {
-		for _, c := range scrubbed.Details.Causes {
+	var scrubbed *apierrors.StatusError
+	if errors.As(cause, &scrubbed) && scrubbed.ErrStatus.Details != nil {
+		for _, c := range scrubbed.ErrStatus.Details.Causes {
 			e.Fields = append(e.Fields, InvalidField{Path: c.Field, Message: c.Message})
 		}
 	}

@@ -43,7 +43,7 @@ func WithoutOurs(live *unstructured.Unstructured) ([]metav1.ManagedFieldsEntry, 
 			if err != nil {
 				return nil, err
 			}
-			e.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+			e.FieldsV1 = metav1.NewFieldsV1(string(raw))
 		}
 		entries = append(entries, e)
 	}

@@ -40,6 +40,7 @@ func Owned(live *unstructured.Unstructured) (*fieldpath.Set, error) {
 	return fieldpath.NewSet(), nil
 }
 
+// EntrySet reads the field set of one manager.
 func EntrySet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
 	set := fieldpath.NewSet()
 	if e.FieldsV1 == nil {

@@ -30,6 +30,7 @@ func Redact(text string) string {
 	return assignment.ReplaceAllString(text, "${1}"+masked)
 }
 
+// IsSecret reports the one kind whose values are never shown.
 func IsSecret(gk schema.GroupKind) bool { return gk.Group == "" && gk.Kind == "Secret" }
 
 // hidden reports whether the value at path must not be shown.
