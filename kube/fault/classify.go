@@ -157,7 +157,7 @@ func (q Request) invalid(s metav1.Status, cause error) error {
 		}
 	}
 	if len(e.Fields) == 0 {
-		e.Fields = []InvalidField{{Message: scrubbed.Message}}
+		e.Fields = []InvalidField{{Message: cause.Error()}}
 	}
 	return e
 }
