@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/reconcile"
 )
 
@@ -240,4 +241,26 @@ func TestAnObjectOfSomebodyElseIsRefusedAndAdoptedOnlyWhenMarked(t *testing.T) {
 	}
 	marked := strings.Replace(configMap("a", "theirs"), "  name: a\n", "  name: a\n  annotations: {nexus.dev/adopt: \"true\"}\n", 1)
 	s.want(v1alpha1.Succeeded, "marked", map[string]string{"a.yaml": marked})
+}
+
+func TestAReleaseThatFallsIllWhileItBakesGoesBackToThePreviousOne(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	baking := strings.Replace(policy, "bake: 0s", "bake: 5m", 1)
+	s.want(v1alpha1.Succeeded, "first", map[string]string{"release.yaml": baking, "a.yaml": configMap("a", "one"), "app.yaml": app("web", "1")})
+	first := s.last().Commit
+	s.want(v1alpha1.Succeeded, "ill later", map[string]string{"release.yaml": baking, "a.yaml": configMap("a", "two"), "app.yaml": app("web", "crashloop-after-1s")})
+	second := s.last().Commit
+	res := s.settle(reconcile.Ask{}, "the return", func(res reconcile.Result, err error) bool {
+		return err == nil && res.Head.State == journal.Idle && res.Head.Good != nil && res.Head.Good.Commit == first
+	})
+	if !res.Head.Quarantined(second) {
+		t.Errorf("the commit that fell ill is not in quarantine")
+	}
+	if a, image := s.value("a"), s.image("web"); a != "one" || image != "example/app:1" {
+		t.Errorf("after the return a is %s and web runs %s", a, image)
+	}
+	if kind := s.last().Kind; kind != reconcile.KindReturn {
+		t.Errorf("the last release is a %s", kind)
+	}
 }

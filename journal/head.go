@@ -55,6 +55,7 @@ type Mark struct {
 	Set     string    `json:"set"`              // bundle
 	Policy  string    `json:"policy,omitempty"` // bundle; empty: the default policy
 	At      time.Time `json:"at"`
+	Ill     []string  `json:"ill,omitempty"` // what was unhealthy before it and stayed so
 }
 
 // Release is the open release: what it brings, what was there before, and how far it is.

@@ -83,7 +83,7 @@ func (r *Reconciler) begin(ctx context.Context, h journal.Head, c *candidate) (R
 		return Result{}, fmt.Errorf("begin release %d: %w", rel.Number, err)
 	}
 	w.stamp = stamp(r.Environment.UID, h.Release.Epoch)
-	r.work, r.ill = w, nil
+	r.work = w
 	c.info.Changes = plan.Counts()
 	r.tell(Event{Kind: EventBegan, Release: &c.info})
 	return r.execute(ctx, h)

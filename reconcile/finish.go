@@ -3,6 +3,8 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/failpoint"
@@ -45,7 +47,7 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 		return Result{Head: h}, err
 	}
 	now := r.Now()
-	mark := journal.Mark{Release: h.Release.Number, Commit: h.Release.Commit, Set: h.Release.Set, Policy: h.Release.Policy, At: now}
+	mark := journal.Mark{Release: h.Release.Number, Commit: h.Release.Commit, Set: h.Release.Set, Policy: h.Release.Policy, At: now, Ill: illBefore(w.plan)}
 	next := h.Done(mark, digest, now.Add(w.candidate.policy.Spec.Bake.Duration), now)
 	failpoint.Here(failpoint.DoneBefore)
 	if h, err = r.swap(ctx, h, next); err != nil {
@@ -67,6 +69,12 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 		r.Log.Warn("collect garbage of the journal", "environment", r.Environment.Name, "error", err)
 	}
 	return Result{Head: h, Why: "released"}, nil
+}
+
+// illBefore names what was ill before the release: baking does not hold it against the commit.
+func illBefore(p *Plan) []string {
+	ill := slices.Sorted(maps.Keys(p.Baseline))
+	return ill[:min(len(ill), 50)]
 }
 
 // tidy deletes bundles that the head names no more. It may fail: garbage is only garbage.

@@ -66,7 +66,7 @@ func (r *Reconciler) takeOver(ctx context.Context) (journal.Head, error) {
 func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip string) (Result, error) {
 	sight := Sight{
 		Tip: tip, Request: ask.Request, Suspended: ask.Suspended, Remove: ask.Remove,
-		Ill: r.ill != nil, Seen: tip != "" && (r.same == tip || r.refused[tip] != nil), Now: r.Now(),
+		Ill: r.ill(h) != nil, Seen: tip != "" && (r.same == tip || r.refused[tip] != nil), Now: r.Now(),
 	}
 	step := Next(h, sight)
 	var res Result
@@ -203,7 +203,7 @@ func (r *Reconciler) goBack(ctx context.Context, h journal.Head) (Result, error)
 	if err != nil {
 		return Result{Head: h}, r.halt(h, err)
 	}
-	v := *r.ill
+	v := *r.ill(h)
 	why := journal.Failure{Reason: v.Reason, Phase: object.Verification, Object: v.Ref.String(), Message: "fell ill while baking: " + describe(v)}
 	c.info.Message = why.Message
 	if h, err = r.swap(ctx, h, h.Quarantine(h.Good.Commit, h.Good.Release, why, r.Now())); err != nil {

@@ -49,7 +49,7 @@ type Reconciler struct {
 	same    string // a tip that describes what is deployed already
 	handled string // id of the last request that was carried out
 	flaps   map[object.Ref]*flap
-	ill     *health.Verdict // what failed while baking
+	unwell  map[object.Ref]health.Verdict // what has failed for good, as far as this process looked
 	drifted map[object.Ref]v1alpha1.Drift
 }
 

@@ -98,12 +98,16 @@ func (r *Reconciler) repair(ctx context.Context, h journal.Head, suspended bool)
 		r.markDirty(changed)
 		return res, err
 	}
-	r.bake(h, base, changed)
-	if r.ill != nil {
-		res.Ill = fmt.Sprintf("%s: %s", r.ill.Ref, describe(*r.ill))
+	r.feel(base, changed)
+	for _, ref := range slices.SortedFunc(maps.Keys(r.unwell), object.Ref.Compare) {
+		res.Ill = fmt.Sprintf("%s: %s", ref, describe(r.unwell[ref]))
+		break
 	}
-	if h.Good != nil && r.Now().Before(h.BakeUntil) {
+	if r.Now().Before(h.BakeUntil) {
 		res.After = h.BakeUntil.Sub(r.Now())
+		if r.ill(h) != nil {
+			res.After = 1 // the next pass goes back
+		}
 	}
 	if !suspended {
 		if err := r.sweep(ctx, h, base, changed); err != nil {
@@ -271,23 +275,36 @@ func (r *Reconciler) bornBefore(born string, epoch int64) bool {
 	return err == nil && n <= epoch
 }
 
-// bake watches health on after the decision (S15): what fails now although it was healthy then, releases the previous commit.
-func (r *Reconciler) bake(h journal.Head, base *world, changed map[object.Ref]bool) {
-	if !r.Now().Before(h.BakeUntil) {
-		r.ill = nil
-		return
+// feel judges what changed in the cluster since the last look, and keeps what has failed for
+// good. While the last release bakes, that sends the environment back (S15); later it is only told.
+func (r *Reconciler) feel(base *world, changed map[object.Ref]bool) {
+	if r.unwell == nil {
+		r.unwell = map[object.Ref]health.Verdict{}
 	}
-	if len(changed) == 0 {
-		return
+	if changed[object.Ref{}] {
+		changed = maps.Clone(changed)
+		for ref := range base.inventory {
+			changed[ref] = true
+		}
 	}
-	r.ill = nil
-	for ref := range base.inventory {
-		if isInert(ref, base.policy) {
+	for ref := range changed {
+		delete(r.unwell, ref)
+		if _, declared := base.set.Get(ref); !declared || isInert(ref, base.policy) {
 			continue
 		}
 		if v := r.verdict(base.judge, ref, health.Expectation{}); v.Fatal {
-			r.ill = &v
-			return
+			r.unwell[ref] = v
 		}
 	}
+}
+
+// ill is what has failed since the decision, the first in order; what was ill then already does not count.
+func (r *Reconciler) ill(h journal.Head) *health.Verdict {
+	for _, ref := range slices.SortedFunc(maps.Keys(r.unwell), object.Ref.Compare) {
+		if h.Good != nil && !slices.Contains(h.Good.Ill, ref.String()) {
+			v := r.unwell[ref]
+			return &v
+		}
+	}
+	return nil
 }
