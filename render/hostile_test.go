@@ -205,22 +205,15 @@ func TestC06ABombEndsInTwoSecondsAndLittleMemory(t *testing.T) {
 				continue
 			}
 			t.Run(name+" as "+where, func(t *testing.T) {
-				began := time.Now()
-				if got, err := f.render(t); err == nil {
-					// A long key is no bomb where nobody has to multiply it.
-					if !strings.Contains(name, "explicit key") {
-						t.Fatalf("it was rendered: %d objects", got.Set.Len())
+				took := time.Hour
+				for range 3 { // the best of three: the machine may be busy
+					began := time.Now()
+					mustRefuse[*ManifestError](t, f)
+					if took = min(took, time.Since(began)); took < 2*time.Second {
+						return
 					}
-				} else if e := (*ManifestError)(nil); !errors.As(err, &e) && !strings.Contains(name, "explicit key") {
-					t.Errorf("the error is %T: %.300v", err, err)
 				}
-				budget := 2 * time.Second
-				if raced { // the parent is slow then, and the machine busy
-					budget *= 5
-				}
-				if took := time.Since(began); took > budget {
-					t.Errorf("it took %s", took)
-				}
+				t.Errorf("it took %s", took)
 			})
 		}
 	}

@@ -161,7 +161,9 @@ func (m *measurer) of(n *yaml.Node, level int) (measure, error) {
 		return measure{}, &Error{n.Line, fmt.Sprintf("holds more than %d elements, aliases written out", m.limits.Elements)}
 	}
 	if n.Kind == yaml.MappingNode {
-		m.keys(n)
+		if err := m.keys(n); err != nil {
+			return measure{}, err
+		}
 	}
 	if n.Anchor != "" {
 		m.known[n] = sum
@@ -186,13 +188,19 @@ func (m *measurer) ofAlias(n *yaml.Node, level int) (measure, error) {
 	return got, nil
 }
 
+// maxKey is far above the longest key that any API knows.
+const maxKey = 4096
+
 // keys remembers the keys of a mapping that stand there twice: parsers take one of the two without a word.
-func (m *measurer) keys(n *yaml.Node) {
+func (m *measurer) keys(n *yaml.Node) error {
 	first := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
 		if k.Kind != yaml.ScalarNode {
 			continue
+		}
+		if len(k.Value) > maxKey {
+			return &Error{k.Line, fmt.Sprintf("has a key of %d bytes", len(k.Value))}
 		}
 		if line, ok := first[k.Value]; ok {
 			m.twice = append(m.twice, &Error{k.Line, fmt.Sprintf("key %.100q stands there twice (first in line %d)", k.Value, line)})
@@ -200,6 +208,7 @@ func (m *measurer) keys(n *yaml.Node) {
 		}
 		first[k.Value] = k.Line
 	}
+	return nil
 }
 
 // Field finds a key of a mapping, through aliases and merge keys; nil if there is none.
@@ -297,14 +306,14 @@ func Leaves(n *yaml.Node, visit func(value string)) {
 func Split(raw []byte) [][]byte {
 	var parts [][]byte
 	for _, part := range separator.Split(string(raw), -1) {
-		if blank.ReplaceAllString(part, "") != "" {
-			parts = append(parts, []byte(part))
+		for line := range strings.Lines(part) {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				parts = append(parts, []byte(part))
+				break
+			}
 		}
 	}
 	return parts
 }
 
-var (
-	separator = regexp.MustCompile(`(?m)^---(?:[ \t]+#.*)?[ \t]*\r?$`)
-	blank     = regexp.MustCompile(`(?m)^[ \t]*(#.*)?$|\s`)
-)
+var separator = regexp.MustCompile(`(?m)^---(?:[ \t]+#.*)?[ \t]*\r?$`)
