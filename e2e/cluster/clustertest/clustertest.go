@@ -28,8 +28,9 @@ var shared struct {
 }
 
 // Main runs the tests, stops the shared cluster and exits. To be called from TestMain by every package that uses Shared.
-// A process that dies without getting here takes its cluster with it all the same.
-func Main(m *testing.M) {
+// A process that dies without getting here takes its cluster with it all the same. m is the *testing.M, or something around it that
+// stops, after the tests, what needs the cluster until then.
+func Main(m interface{ Run() int }) {
 	code := m.Run()
 	if shared.cluster != nil {
 		if err := shared.cluster.Stop(); err != nil {
