@@ -15,16 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/nexus-platform/reconciler/object"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
-
-// ChildVerb is the hidden first argument under which this program must call ChildMain.
-const ChildVerb = "__render"
 
 // sampleEvery is how often a child's memory is looked at.
 const sampleEvery = 50 * time.Millisecond
 
-// child is one render process, seen from its parent.
-type child struct {
+// process is one render process, seen from its parent.
+type process struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Reader
@@ -34,7 +32,7 @@ type child struct {
 }
 
 // start starts a child and waits until it is locked in. It has no environment, and the root directory as its own.
-func (r *Renderer) start() (*child, error) {
+func (r *Renderer) start() (*process, error) {
 	command := r.Command
 	if len(command) == 0 {
 		self, err := os.Executable()
@@ -43,29 +41,29 @@ func (r *Renderer) start() (*child, error) {
 		}
 		command = []string{self, ChildVerb}
 	}
-	c := &child{cmd: exec.Command(command[0], command[1:]...), stderr: &firstBytes{}}
-	c.cmd.Env, c.cmd.Dir, c.cmd.Stderr = []string{}, "/", c.stderr
-	in, err := c.cmd.StdinPipe()
+	p := &process{cmd: exec.Command(command[0], command[1:]...), stderr: &firstBytes{}}
+	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr = []string{}, "/", p.stderr
+	in, err := p.cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start a render process: %w", err)
 	}
-	out, err := c.cmd.StdoutPipe()
+	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start a render process: %w", err)
 	}
-	if err := c.cmd.Start(); err != nil {
+	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start a render process: %w", err)
 	}
-	c.in, c.out = in, bufio.NewReaderSize(out, 64<<10)
-	return c, nil
+	p.in, p.out = in, bufio.NewReaderSize(out, 64<<10)
+	return p, nil
 }
 
 // ready waits for the child's first word: that it is locked in.
-func (c *child) ready() error {
-	h, _, err := readFrame(c.out, 0)
+func (p *process) ready() error {
+	h, _, err := wire.Read(p.out, 0)
 	switch {
-	case err != nil || h.Op != opReady:
-		return &SandboxError{Reason: "the render process did not come up" + c.stderr.fatal()}
+	case err != nil || h.Op != wire.OpReady:
+		return &SandboxError{Reason: "the render process did not come up" + p.stderr.fatal()}
 	case h.Path != "":
 		return &SandboxError{Reason: h.Path}
 	}
@@ -73,49 +71,49 @@ func (c *child) ready() error {
 }
 
 // stop ends the child and waits for it.
-func (c *child) stop() {
-	c.in.Close()
-	c.cmd.Process.Kill() //nolint:errcheck // it may have ended
-	c.cmd.Wait()         //nolint:errcheck // how it ended is known from what it said
+func (p *process) stop() {
+	p.in.Close()
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended
+	p.cmd.Wait()         //nolint:errcheck // how it ended is known from what it said
 }
 
 func (r *Renderer) check() error {
-	c, err := r.start()
+	p, err := r.start()
 	if err != nil {
 		return err
 	}
-	defer time.AfterFunc(10*time.Second, func() { c.cmd.Process.Kill() }).Stop() //nolint:errcheck // it may have ended
-	defer c.stop()
-	return c.ready()
+	defer time.AfterFunc(10*time.Second, func() { p.cmd.Process.Kill() }).Stop() //nolint:errcheck // it may have ended
+	defer p.stop()
+	return p.ready()
 }
 
 // run has a child do a job, and answers its questions. It returns the objects and the child's peak of resident bytes.
-func (r *Renderer) run(ctx context.Context, j job, files *served) ([]object.Object, int64, error) {
-	c, err := r.start()
+func (r *Renderer) run(ctx context.Context, j wire.Job, files *served) ([]object.Object, int64, error) {
+	p, err := r.start()
 	if err != nil {
 		return nil, 0, err
 	}
 	answered, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.watch(ctx, answered, j.Limits)
+		p.watch(ctx, answered, j.Limits)
 	}()
-	objects, err := c.serve(j, files)
+	objects, err := p.serve(j, files)
 	close(answered)
 	<-watched // before stop has waited for it, the pid is nobody else's
-	c.sample()
-	c.stop()
+	p.sample()
+	p.stop()
 	if err != nil && ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
 	}
-	if limit := c.limit.Load(); err != nil && limit != nil {
+	if limit := p.limit.Load(); err != nil && limit != nil {
 		return nil, 0, limit
 	}
-	return objects, c.peak.Load(), err
+	return objects, p.peak.Load(), err
 }
 
 // watch kills the child where it takes too much memory or time, or where nobody waits for it any more.
-func (c *child) watch(ctx context.Context, answered <-chan struct{}, limits Limits) {
+func (p *process) watch(ctx context.Context, answered <-chan struct{}, limits Limits) {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	deadline := time.NewTimer(limits.Time)
@@ -125,14 +123,14 @@ func (c *child) watch(ctx context.Context, answered <-chan struct{}, limits Limi
 		case <-answered:
 			return
 		case <-ctx.Done():
-			c.kill(nil)
+			p.kill(nil)
 			return
 		case <-deadline.C:
-			c.kill(&LimitError{Limit: "Time", Max: int64(limits.Time), What: fmt.Sprintf("takes longer than %s to render", limits.Time)})
+			p.kill(&LimitError{Limit: "Time", Max: int64(limits.Time), What: fmt.Sprintf("takes longer than %s to render", limits.Time)})
 			return
 		case <-tick.C:
-			if c.sample() > limits.Memory {
-				c.kill(&LimitError{Limit: "Memory", Max: limits.Memory, What: "takes more than " + bytesText(limits.Memory) + " of memory to render"})
+			if p.sample() > limits.Memory {
+				p.kill(&LimitError{Limit: "Memory", Max: limits.Memory, What: "takes more than " + wire.BytesText(limits.Memory) + " of memory to render"})
 				return
 			}
 		}
@@ -140,64 +138,60 @@ func (c *child) watch(ctx context.Context, answered <-chan struct{}, limits Limi
 }
 
 // kill makes serve return; why is nil where the caller knows.
-func (c *child) kill(why *LimitError) {
-	c.limit.Store(why)
-	c.cmd.Process.Kill() //nolint:errcheck // it may have ended
+func (p *process) kill(why *LimitError) {
+	p.limit.Store(why)
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended
 }
 
 // sample looks at the child's memory now, and remembers its peak.
-func (c *child) sample() int64 {
-	now, peak := residentBytes(c.cmd.Process.Pid)
-	c.peak.Store(max(c.peak.Load(), now, peak))
+func (p *process) sample() int64 {
+	now, peak := residentBytes(p.cmd.Process.Pid)
+	p.peak.Store(max(p.peak.Load(), now, peak))
 	return now
 }
 
 // serve gives the child its job, answers what it asks, and takes its objects.
-func (c *child) serve(j job, files *served) ([]object.Object, error) {
-	if err := c.ready(); err != nil {
+func (p *process) serve(j wire.Job, files *served) ([]object.Object, error) {
+	if err := p.ready(); err != nil {
 		return nil, err
 	}
-	if err := writeFrame(c.in, header{Op: opJob, Job: &j}, nil); err != nil {
-		return nil, c.crashed()
+	if err := wire.Write(p.in, wire.Header{Op: wire.OpJob, Job: &j}, nil); err != nil {
+		return nil, p.crashed()
 	}
 	var objects []object.Object
 	room := j.Limits.SetBytes
 	for {
-		h, body, err := readFrame(c.out, room)
+		h, body, err := wire.Read(p.out, room)
 		if err != nil {
-			return nil, c.crashed()
+			return nil, p.crashed()
 		}
 		switch h.Op {
-		case opRead:
+		case wire.OpRead:
 			a, content := files.read(h.Path)
-			if err := writeFrame(c.in, header{Op: opAnswer, Answer: &a}, content); err != nil {
-				return nil, c.crashed()
+			if err := wire.Write(p.in, wire.Header{Op: wire.OpAnswer, Answer: &a}, content); err != nil {
+				return nil, p.crashed()
 			}
-		case opObject:
+		case wire.OpObject:
 			room -= int64(len(body))
 			o, err := decodeObject(h.Origin, body)
 			if err != nil {
 				return nil, err
 			}
 			if objects = append(objects, o); len(objects) > j.Limits.Objects {
-				return nil, tooManyObjects(j.Limits)
+				return nil, wire.TooManyObjects(j.Limits)
 			}
-		case opDone:
+		case wire.OpDone:
 			return objects, nil
-		case opFailed:
+		case wire.OpFailed:
 			errs := make(Errors, len(h.Problems))
-			for i, p := range h.Problems {
-				errs[i] = p.err(files.failures)
+			for i, problem := range h.Problems {
+				errs[i] = problem.Err(files.failures)
 			}
 			return nil, errs
 		default:
 			return nil, &CrashError{Reason: "spoke out of turn"}
 		}
 	}
-}
-
-func tooManyObjects(limits Limits) *LimitError {
-	return &LimitError{Limit: "Objects", Max: int64(limits.Objects), What: fmt.Sprintf("renders more than %d objects", limits.Objects)}
 }
 
 func decodeObject(origin *object.Origin, body []byte) (object.Object, error) {
@@ -208,8 +202,8 @@ func decodeObject(origin *object.Origin, body []byte) (object.Object, error) {
 	return object.NewObject(u, *origin)
 }
 
-func (c *child) crashed() error {
-	return &CrashError{Reason: "ended without an answer" + c.stderr.fatal()}
+func (p *process) crashed() error {
+	return &CrashError{Reason: "ended without an answer" + p.stderr.fatal()}
 }
 
 // firstBytes keeps the beginning of what a child writes on its standard error. kustomize's warnings and the
@@ -219,11 +213,11 @@ type firstBytes struct {
 	text []byte
 }
 
-func (f *firstBytes) Write(p []byte) (int, error) {
+func (f *firstBytes) Write(text []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.text = append(f.text, p[:min(len(p), 8<<10-len(f.text))]...)
-	return len(p), nil
+	f.text = append(f.text, text[:min(len(text), 8<<10-len(f.text))]...)
+	return len(text), nil
 }
 
 // fatal is the runtime's own word for why it ended the process; these are constants, never data.

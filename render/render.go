@@ -14,10 +14,8 @@ import (
 
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/render/internal/sandbox"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
-
-// PolicyName is the file beside an overlay's kustomization.yaml that says how to deploy it.
-const PolicyName = "release.yaml"
 
 // Renderer renders overlays, each in a process of its own, and remembers the last results. Its zero value
 // works; the fields are set before use. It may be used concurrently.
@@ -68,13 +66,13 @@ func (r *Renderer) Render(ctx context.Context, req Request) (*Result, error) {
 		return nil, err
 	}
 	defer func() { <-r.slots }()
-	limits := r.Limits.orDefault()
+	limits := r.Limits.OrDefault()
 	policy := path.Join(req.Path, PolicyName)
 	files := &served{
 		tree: req.Tree, limits: limits, keep: policy,
 		reads: make(map[string]string), failures: make(map[string]error),
 	}
-	objects, peak, err := r.run(ctx, job{Path: req.Path, Limits: limits, AgeKeys: req.AgeKeys}, files)
+	objects, peak, err := r.run(ctx, wire.Job{Path: req.Path, Limits: limits, AgeKeys: req.AgeKeys}, files)
 	if err != nil {
 		return nil, err
 	}

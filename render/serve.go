@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
 
 // served is one render's view of a Tree: what the child is shown, and the memory of what it looked at.
@@ -21,18 +23,18 @@ type served struct {
 }
 
 // read answers one question of the child.
-func (s *served) read(name string) (answer, []byte) {
+func (s *served) read(name string) (wire.Answer, []byte) {
 	if !fs.ValidPath(name) {
 		return s.fail(name, &fs.PathError{Op: "read", Path: name, Err: fs.ErrInvalid})
 	}
 	if _, again := s.reads[name]; !again && len(s.reads) >= s.limits.Files {
-		return answer{Limit: &LimitError{Limit: "Files", Max: int64(s.limits.Files), What: fmt.Sprintf("more than %d files are read", s.limits.Files)}}, nil
+		return wire.Answer{Limit: &LimitError{Limit: "Files", Max: int64(s.limits.Files), What: fmt.Sprintf("more than %d files are read", s.limits.Files)}}, nil
 	}
 	info, err := s.tree.Stat(name)
 	switch {
 	case isAbsent(err):
 		s.reads[name] = ""
-		return answer{Kind: absent}, nil
+		return wire.Answer{Kind: wire.Absent}, nil
 	case err != nil:
 		return s.fail(name, err)
 	case info.IsDir():
@@ -41,13 +43,13 @@ func (s *served) read(name string) (answer, []byte) {
 			return s.fail(name, err)
 		}
 		s.reads[name] = directoryAt(real)
-		return answer{Kind: directory, Real: real}, nil
+		return wire.Answer{Kind: wire.Directory, Real: real}, nil
 	}
 	if info.Size() > s.limits.FileBytes {
-		return answer{Limit: &LimitError{File: name, Limit: "FileBytes", Max: s.limits.FileBytes, What: "is larger than " + bytesText(s.limits.FileBytes)}}, nil
+		return wire.Answer{Limit: &LimitError{File: name, Limit: "FileBytes", Max: s.limits.FileBytes, What: "is larger than " + wire.BytesText(s.limits.FileBytes)}}, nil
 	}
 	if s.bytes += info.Size(); s.bytes > s.limits.TreeBytes {
-		return answer{Limit: &LimitError{File: name, Limit: "TreeBytes", Max: s.limits.TreeBytes, What: "with it all files that are read are larger than " + bytesText(s.limits.TreeBytes)}}, nil
+		return wire.Answer{Limit: &LimitError{File: name, Limit: "TreeBytes", Max: s.limits.TreeBytes, What: "with it all files that are read are larger than " + wire.BytesText(s.limits.TreeBytes)}}, nil
 	}
 	content, err := s.tree.ReadFile(name)
 	if err != nil {
@@ -61,15 +63,15 @@ func (s *served) read(name string) (answer, []byte) {
 	if name == s.keep {
 		s.kept = content
 	}
-	return answer{Kind: regular}, content
+	return wire.Answer{Kind: wire.Regular}, content
 }
 
 var errLFS = errors.New("is an LFS pointer; LFS is not fetched, so store the file in Git itself (git lfs migrate export)")
 
-func (s *served) fail(name string, err error) (answer, []byte) {
+func (s *served) fail(name string, err error) (wire.Answer, []byte) {
 	s.reads[name] = ""
 	s.failures[name] = err
-	return answer{Failed: true}, nil
+	return wire.Answer{Failed: true}, nil
 }
 
 // isAbsent reports that nothing is at a path, or that it leads through a file.
@@ -96,15 +98,4 @@ func stateOf(tree Tree, name string) string {
 		return ""
 	}
 	return directoryAt(real)
-}
-
-// bytesText writes a limit as people do.
-func bytesText(n int64) string {
-	switch {
-	case n >= 1<<20 && n%(1<<20) == 0:
-		return fmt.Sprintf("%d MiB", n>>20)
-	case n >= 1<<10 && n%(1<<10) == 0:
-		return fmt.Sprintf("%d KiB", n>>10)
-	}
-	return fmt.Sprintf("%d bytes", n)
 }

@@ -1,4 +1,5 @@
-package render
+// Package child is the render process: it locks itself in, takes one job, has kustomize build it, and answers with the objects.
+package child
 
 import (
 	"errors"
@@ -12,27 +13,28 @@ import (
 
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/render/internal/sandbox"
+	"github.com/nexus-platform/reconciler/render/internal/scan"
+	"github.com/nexus-platform/reconciler/render/internal/source"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
 
 // maxStack ends a recursion without end long before it fills the memory.
 const maxStack = 128 << 20
 
-// ChildMain is the body of the render process: it locks itself in, takes one job from its parent, and answers
-// with the objects. The program calls it before anything else when its first argument is ChildVerb, and exits with what
-// it returns. It changes globals of the process (environment, standard output, the default HTTP transport).
-func ChildMain(stdin io.Reader, stdout io.Writer) int {
+// Main is the whole life of the process; it returns the exit code.
+func Main(stdin io.Reader, stdout io.Writer) int {
 	os.Clearenv()
 	os.Stdout = os.Stderr // libraries that print must not speak to the parent
 	http.DefaultTransport = noNetwork{}
 	debug.SetMaxStack(maxStack)
 	if err := sandbox.Enter(); err != nil {
-		writeFrame(stdout, header{Op: opReady, Path: err.Error()}, nil) //nolint:errcheck // the exit code says the rest
+		wire.Write(stdout, wire.Header{Op: wire.OpReady, Path: err.Error()}, nil) //nolint:errcheck // the exit code says the rest
 		return 1
 	}
-	if err := writeFrame(stdout, header{Op: opReady}, nil); err != nil {
+	if err := wire.Write(stdout, wire.Header{Op: wire.OpReady}, nil); err != nil {
 		return 1
 	}
-	h, _, err := readFrame(stdin, 0)
+	h, _, err := wire.Read(stdin, 0)
 	if err != nil || h.Job == nil {
 		return 1
 	}
@@ -44,7 +46,7 @@ func ChildMain(stdin io.Reader, stdout io.Writer) int {
 	}
 	if err != nil {
 		up.fail(err)
-	} else if writeFrame(stdout, header{Op: opDone}, nil) != nil {
+	} else if wire.Write(stdout, wire.Header{Op: wire.OpDone}, nil) != nil {
 		return 1
 	}
 	<-up.gone // the parent looks at this process's memory once more before it lets go
@@ -65,26 +67,27 @@ type rendered struct {
 }
 
 // perform does the job. A panic of a library is an error, without the value that it carries: it may quote a secret.
-func perform(j *job, up *upstream) (objects []rendered, err error) {
+func perform(j *wire.Job, up *upstream) (objects []rendered, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			why := "kustomize panicked"
 			if bug, ok := v.(runtime.Error); ok {
 				why += ": " + bug.Error()
 			}
-			err = &CrashError{Reason: "caught a fault of kustomize in " + j.Path + ": " + why}
+			err = &wire.CrashError{Reason: "caught a fault of kustomize in " + j.Path + ": " + why}
 		}
 	}()
-	keys, err := parseKeys(j.AgeKeys)
+	keys, err := source.ParseKeys(j.AgeKeys)
 	if err != nil {
 		return nil, err
 	}
-	files := newSource(up, keys, j.Limits)
-	s := newScan(files, j.Limits)
-	if err := s.overlay(j.Path); err != nil {
+	tree := source.New(up, keys, j.Limits)
+	walk := scan.New(tree, j.Limits)
+	if err := walk.Overlay(j.Path); err != nil {
 		return nil, err
 	}
-	return build(files, j.Path, &s.origins)
+	b := builder{tree: tree, dir: j.Path, limits: j.Limits, origins: &walk.Origins}
+	return b.build()
 }
 
 // upstream is the parent, seen from the child.
@@ -96,18 +99,18 @@ type upstream struct {
 }
 
 type frame struct {
-	header header
+	header wire.Header
 	body   []byte
 }
 
 // listen reads what the parent says until it hangs up. A parent that dies in the middle of a job leaves
 // nobody to work for, so the process ends.
-func listen(in io.Reader, out io.Writer, limits Limits) *upstream {
+func listen(in io.Reader, out io.Writer, limits wire.Limits) *upstream {
 	up := &upstream{out: out, answers: make(chan frame), gone: make(chan struct{})}
 	go func() {
 		defer close(up.gone)
 		for {
-			h, body, err := readFrame(in, limits.FileBytes)
+			h, body, err := wire.Read(in, limits.FileBytes)
 			if err != nil {
 				return
 			}
@@ -120,34 +123,34 @@ func listen(in io.Reader, out io.Writer, limits Limits) *upstream {
 // errHungUp ends a job whose parent is gone.
 var errHungUp = errors.New("the parent hung up")
 
-// ask reads a path of the tree.
-func (u *upstream) ask(name string) (answer, []byte, error) {
+// Ask reads a path of the tree.
+func (u *upstream) Ask(name string) (wire.Answer, []byte, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err := writeFrame(u.out, header{Op: opRead, Path: name}, nil); err != nil {
-		return answer{}, nil, errHungUp
+	if err := wire.Write(u.out, wire.Header{Op: wire.OpRead, Path: name}, nil); err != nil {
+		return wire.Answer{}, nil, errHungUp
 	}
 	select {
 	case f := <-u.answers:
 		if f.header.Answer == nil {
-			return answer{}, nil, errHungUp
+			return wire.Answer{}, nil, errHungUp
 		}
 		return *f.header.Answer, f.body, nil
 	case <-u.gone:
-		return answer{}, nil, errHungUp
+		return wire.Answer{}, nil, errHungUp
 	}
 }
 
 // send hands over the objects.
-func (u *upstream) send(objects []rendered, limits Limits) error {
+func (u *upstream) send(objects []rendered, limits wire.Limits) error {
 	var sum int64
 	for _, o := range objects {
 		if sum += int64(len(o.json)); sum > limits.SetBytes {
-			return &LimitError{Limit: "SetBytes", Max: limits.SetBytes, What: "renders more than " + bytesText(limits.SetBytes)}
+			return &wire.LimitError{Limit: "SetBytes", Max: limits.SetBytes, What: "renders more than " + wire.BytesText(limits.SetBytes)}
 		}
 	}
 	for _, o := range objects {
-		if err := writeFrame(u.out, header{Op: opObject, Origin: &o.origin}, o.json); err != nil {
+		if err := wire.Write(u.out, wire.Header{Op: wire.OpObject, Origin: &o.origin}, o.json); err != nil {
 			return errHungUp
 		}
 	}
@@ -156,17 +159,17 @@ func (u *upstream) send(objects []rendered, limits Limits) error {
 
 // fail hands over what is wrong.
 func (u *upstream) fail(err error) {
-	all, ok := err.(Errors)
+	all, ok := err.(wire.Errors)
 	if !ok {
-		all = Errors{err}
+		all = wire.Errors{err}
 	}
-	h := header{Op: opFailed}
+	h := wire.Header{Op: wire.OpFailed}
 	for i, e := range all {
-		if i == maxProblems {
-			h.Problems = append(h.Problems, problemOf(&KustomizationError{Reason: fmt.Sprintf("and %d more errors", len(all)-i)}))
+		if i == wire.MaxProblems {
+			h.Problems = append(h.Problems, wire.ProblemOf(&wire.KustomizationError{Reason: fmt.Sprintf("and %d more errors", len(all)-i)}))
 			break
 		}
-		h.Problems = append(h.Problems, problemOf(e))
+		h.Problems = append(h.Problems, wire.ProblemOf(e))
 	}
-	writeFrame(u.out, h, nil) //nolint:errcheck // a parent that is gone needs no reason
+	wire.Write(u.out, h, nil) //nolint:errcheck // a parent that is gone needs no reason
 }

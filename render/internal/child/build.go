@@ -1,4 +1,4 @@
-package render
+package child
 
 import (
 	"encoding/base64"
@@ -16,24 +16,31 @@ import (
 
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/render/internal/manifest"
+	"github.com/nexus-platform/reconciler/render/internal/scan"
+	"github.com/nexus-platform/reconciler/render/internal/source"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
 
-// build has kustomize build what scan has vetted.
-func build(files *source, dir string, from *origins) ([]rendered, error) {
-	options := krusty.MakeDefaultOptions()
-	// Many repositories share files outside of a kustomization's directory; source ends at the repository.
-	options.LoadRestrictions = types.LoadRestrictionsNone
-	built, err := krusty.MakeKustomizer(options).Run(files, path.Join("/", dir))
+// builder has kustomize build what scan has vetted.
+type builder struct {
+	tree    *source.Source
+	dir     string
+	limits  wire.Limits
+	origins *scan.Origins
+}
+
+func (b *builder) build() ([]rendered, error) {
+	built, err := b.run()
 	if err != nil {
-		return nil, files.explain(dir, err)
+		return nil, err
 	}
-	if built.Size() > files.limits.Objects {
-		return nil, tooManyObjects(files.limits)
+	if len(built) > b.limits.Objects {
+		return nil, wire.TooManyObjects(b.limits)
 	}
-	var objects []rendered
-	var errs Errors
-	for _, r := range built.Resources() {
-		o, err := finish(r, from)
+	objects := make([]rendered, 0, len(built))
+	var errs wire.Errors
+	for _, r := range built {
+		o, err := b.finish(r)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -46,14 +53,30 @@ func build(files *source, dir string, from *origins) ([]rendered, error) {
 	return objects, nil
 }
 
+// run runs kustomize once.
+func (b *builder) run() ([]*resource.Resource, error) {
+	options := krusty.MakeDefaultOptions()
+	// Many repositories share files outside of a kustomization's directory; the tree ends at the repository.
+	options.LoadRestrictions = types.LoadRestrictionsNone
+	view := &files{Source: b.tree}
+	built, err := krusty.MakeKustomizer(options).Run(view, path.Join("/", b.dir))
+	switch {
+	case err != nil && len(view.met) > 0:
+		return nil, view.met // kustomize may have kept only the text of it
+	case err != nil:
+		return nil, b.explain(err)
+	}
+	return built.Resources(), nil
+}
+
 // finish makes JSON of an object, as kubectl would of kustomize's YAML: through it, since a plain word may be
 // a boolean to one parser and text to the other.
-func finish(r *resource.Resource, from *origins) (rendered, error) {
+func (b *builder) finish(r *resource.Resource) (rendered, error) {
 	id := r.CurId()
 	ref := object.Ref{Group: id.Group, Kind: id.Kind, Namespace: r.GetNamespace(), Name: id.Name}
-	o := rendered{origin: from.of(manifest.Object{APIVersion: r.GetApiVersion(), Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})}
+	o := rendered{origin: b.origins.Of(manifest.Object{APIVersion: r.GetApiVersion(), Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})}
 	refuse := func(reason string) (rendered, error) {
-		return rendered{}, &ObjectError{Object: ref.String(), From: o.origin.String(), Reason: reason}
+		return rendered{}, &wire.ObjectError{Object: ref.String(), From: o.origin.String(), Reason: reason}
 	}
 	text, err := r.AsYAML()
 	if err != nil {
@@ -82,13 +105,16 @@ func encodeStringData(raw []byte) ([]byte, error) {
 		return raw, nil
 	}
 	delete(u.Object, "stringData")
+	if u.Object["data"] == nil {
+		delete(u.Object, "data")
+	}
 	values, ok := plain.(map[string]any)
 	if !ok && plain != nil {
 		return nil, errors.New("stringData is not a mapping")
 	}
 	data, ok := u.Object["data"].(map[string]any)
 	if !ok {
-		if u.Object["data"] != nil {
+		if _, other := u.Object["data"]; other {
 			return nil, errors.New("data is not a mapping")
 		}
 		data = make(map[string]any, len(values))
@@ -109,13 +135,10 @@ func encodeStringData(raw []byte) ([]byte, error) {
 var recursed = regexp.MustCompile(`(?s)^.*recursed (?:accumulation|merging) (?:of|from) path '/([^']*)': `)
 
 // explain makes an error of kustomize short and safe: it names the innermost kustomization, and quotes no file and no secret.
-func (s *source) explain(dir string, err error) error {
-	if len(s.met) > 0 {
-		return s.met // kustomize may have kept only the text of it
-	}
-	text := err.Error()
+func (b *builder) explain(err error) error {
+	dir, text := b.dir, err.Error()
 	if m := recursed.FindStringSubmatch(text); m != nil {
 		dir, text = name(m[1]), strings.TrimPrefix(text, m[0])
 	}
-	return &BuildError{Path: dir, Reason: s.secrets.clean(text)}
+	return &wire.BuildError{Path: dir, Reason: b.tree.Secrets.Clean(text)}
 }

@@ -1,4 +1,4 @@
-package render
+package wire
 
 import (
 	"fmt"
@@ -145,13 +145,8 @@ type CrashError struct{ Reason string }
 
 func (e *CrashError) Error() string { return "the render process " + e.Reason }
 
-// SandboxError says that the render process could not be locked in, so it was given nothing to read.
-type SandboxError struct{ Reason string }
-
-func (e *SandboxError) Error() string { return e.Reason }
-
-// problem carries one error from the child to its parent.
-type problem struct {
+// Problem carries one error from the child to its parent.
+type Problem struct {
 	Reference     *ReferenceError     `json:",omitempty"`
 	Plugin        *PluginError        `json:",omitempty"`
 	Kustomization *KustomizationError `json:",omitempty"`
@@ -165,37 +160,37 @@ type problem struct {
 	Crash         *CrashError         `json:",omitempty"`
 }
 
-// problemOf wraps an error of this package; anything else becomes a CrashError without its text, which could quote a file.
-func problemOf(err error) problem {
+// ProblemOf wraps an error of this package; anything else becomes a CrashError without its text, which could quote a file.
+func ProblemOf(err error) Problem {
 	switch e := err.(type) {
 	case *ReferenceError:
-		return problem{Reference: e}
+		return Problem{Reference: e}
 	case *PluginError:
-		return problem{Plugin: e}
+		return Problem{Plugin: e}
 	case *KustomizationError:
-		return problem{Kustomization: e}
+		return Problem{Kustomization: e}
 	case *MissingError:
-		return problem{Missing: e}
+		return Problem{Missing: e}
 	case *ManifestError:
-		return problem{Manifest: e}
+		return Problem{Manifest: e}
 	case *FileError:
-		return problem{File: &FileError{File: e.File, Reason: e.Reason}}
+		return Problem{File: &FileError{File: e.File, Reason: e.Reason}}
 	case *LimitError:
-		return problem{Limit: e}
+		return Problem{Limit: e}
 	case *DecryptError:
-		return problem{Decrypt: e}
+		return Problem{Decrypt: e}
 	case *ObjectError:
-		return problem{Object: e}
+		return Problem{Object: e}
 	case *BuildError:
-		return problem{Build: e}
+		return Problem{Build: e}
 	case *CrashError:
-		return problem{Crash: e}
+		return Problem{Crash: e}
 	}
-	return problem{Crash: &CrashError{Reason: fmt.Sprintf("met an unforeseen %T", err)}}
+	return Problem{Crash: &CrashError{Reason: fmt.Sprintf("met an unforeseen %T", err)}}
 }
 
-// err is the error that problemOf was given. failures are the Tree's own errors by path.
-func (p problem) err(failures map[string]error) error {
+// Err is the error that ProblemOf was given. failures are the Tree's own errors by path.
+func (p Problem) Err(failures map[string]error) error {
 	switch {
 	case p.Reference != nil:
 		return p.Reference

@@ -1,4 +1,5 @@
-package render
+// Package wire is what a render process and its parent say to each other: a job, questions and answers, objects, and all that can be wrong with a commit.
+package wire
 
 import (
 	"encoding/binary"
@@ -13,58 +14,63 @@ import (
 // bytes each, the header as JSON, the body as it is. The parent does not trust a word of it: a child
 // that was taken over can say anything, so every length has a limit and nothing in a frame is code.
 
-const (
-	headerBytes = 1 << 20
-	maxProblems = 1_000
-)
+const headerBytes = 1 << 20
+
+// MaxProblems is how many errors are handed over at most, so that they fit a header.
+const MaxProblems = 1_000
+
+// PolicyName is the file beside an overlay's kustomization.yaml that says how to deploy it.
+const PolicyName = "release.yaml"
 
 // What a frame is about. The child says ready, then gets its job; it asks to read and
 // gets an answer each time, sends its objects, and says done or failed.
 const (
-	opReady  = "ready"
-	opJob    = "job"
-	opRead   = "read"
-	opAnswer = "answer"
-	opObject = "object"
-	opDone   = "done"
-	opFailed = "failed"
+	OpReady  = "ready"
+	OpJob    = "job"
+	OpRead   = "read"
+	OpAnswer = "answer"
+	OpObject = "object"
+	OpDone   = "done"
+	OpFailed = "failed"
 )
 
-// header is the part of a frame that has fields.
-type header struct {
+// Header is the part of a frame that has fields.
+type Header struct {
 	Op       string
 	Path     string         `json:",omitempty"` // ready: what went wrong in the sandbox; else a path in the repository
-	Job      *job           `json:",omitempty"`
-	Answer   *answer        `json:",omitempty"`
+	Job      *Job           `json:",omitempty"`
+	Answer   *Answer        `json:",omitempty"`
 	Origin   *object.Origin `json:",omitempty"`
-	Problems []problem      `json:",omitempty"`
+	Problems []Problem      `json:",omitempty"`
 }
 
-// job is what the child has to do.
-type job struct {
+// Job is what the child has to do.
+type Job struct {
 	Path    string
 	Limits  Limits
 	AgeKeys []string
 }
 
-// answer tells what is at a path; the content of a file is the body of the frame.
-type answer struct {
-	Kind   fileKind
+// Answer tells what is at a path; the content of a file is the body of the frame.
+type Answer struct {
+	Kind   FileKind
 	Real   string      `json:",omitempty"` // of a directory: its path, free of links
 	Failed bool        `json:",omitempty"` // the file cannot be read; the parent keeps the reason
 	Limit  *LimitError `json:",omitempty"`
 }
 
-// fileKind is what a path leads to.
-type fileKind int
+// FileKind is what a path leads to.
+type FileKind int
 
+// What can be at a path.
 const (
-	absent fileKind = iota
-	regular
-	directory
+	Absent FileKind = iota
+	Regular
+	Directory
 )
 
-func writeFrame(w io.Writer, h header, body []byte) error {
+// Write writes one frame.
+func Write(w io.Writer, h Header, body []byte) error {
 	head, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -82,8 +88,8 @@ func writeFrame(w io.Writer, h header, body []byte) error {
 	return err
 }
 
-// readFrame reads one frame whose body has at most maxBody bytes.
-func readFrame(r io.Reader, maxBody int64) (h header, body []byte, err error) {
+// Read reads one frame whose body has at most maxBody bytes.
+func Read(r io.Reader, maxBody int64) (h Header, body []byte, err error) {
 	var lengths [8]byte
 	if _, err := io.ReadFull(r, lengths[:]); err != nil {
 		return h, nil, err

@@ -1,4 +1,4 @@
-package render
+package scan
 
 import (
 	"fmt"
@@ -7,13 +7,14 @@ import (
 
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/render/internal/manifest"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
 
 // entries are the objects of a file, lists written out. It returns errEnough where there are too many in all.
-func (s *scan) entries(file string, keepNodes bool) ([]entry, error) {
+func (s *Scan) entries(file string, keepNodes bool) ([]entry, error) {
 	known, ok := s.parsed[file]
 	if !ok {
-		docs, err := s.files.documents(file)
+		docs, err := s.files.Documents(file)
 		if err != nil {
 			s.found(err)
 			return nil, enough(err)
@@ -29,7 +30,7 @@ func (s *scan) entries(file string, keepNodes bool) ([]entry, error) {
 		}
 	}
 	if s.objects += len(known); s.objects > s.limits.Objects {
-		limit := tooManyObjects(s.limits)
+		limit := wire.TooManyObjects(s.limits)
 		limit.File = file
 		s.found(limit)
 		return nil, errEnough
@@ -38,7 +39,7 @@ func (s *scan) entries(file string, keepNodes bool) ([]entry, error) {
 }
 
 // flatten adds an object, or those of a list in any depth: the depth of the file bounds the recursion, its size the number.
-func (s *scan) flatten(file string, n *yaml.Node, into []entry) []entry {
+func (s *Scan) flatten(file string, n *yaml.Node, into []entry) []entry {
 	if items := manifest.Items(n); items != nil {
 		for _, item := range items {
 			into = s.flatten(file, item, into)
@@ -46,7 +47,7 @@ func (s *scan) flatten(file string, n *yaml.Node, into []entry) []entry {
 		return into
 	}
 	wrong := func(reason string) []entry {
-		s.found(&ManifestError{File: file, Line: n.Line, Reason: reason})
+		s.found(&wire.ManifestError{File: file, Line: n.Line, Reason: reason})
 		return into
 	}
 	o := manifest.ObjectOf(n)
@@ -65,7 +66,7 @@ func (s *scan) flatten(file string, n *yaml.Node, into []entry) []entry {
 	if o.Kind == "Secret" {
 		for _, field := range []string{"data", "stringData"} {
 			if values := manifest.Field(n, field); values != nil {
-				manifest.Leaves(values, s.files.secrets.add)
+				manifest.Leaves(values, s.files.Secrets.Add)
 			}
 		}
 	}
@@ -73,16 +74,16 @@ func (s *scan) flatten(file string, n *yaml.Node, into []entry) []entry {
 }
 
 // resources vets a file of objects, and tells origins where they come from.
-func (s *scan) resources(file string, at place) error {
+func (s *Scan) resources(file string, at place) error {
 	entries, err := s.entries(file, false)
 	for _, e := range entries {
-		s.origins.add(e.Object, at, object.Origin{Path: file, Line: e.line})
+		s.Origins.add(e.Object, at, object.Origin{Path: file, Line: e.line})
 	}
 	return err
 }
 
 // pluginFile vets a file of plugin configurations, whose paths are relative to dir.
-func (s *scan) pluginFile(file, dir string) error {
+func (s *Scan) pluginFile(file, dir string) error {
 	entries, err := s.entries(file, true)
 	for _, e := range entries {
 		s.plugin(file, dir, e)
@@ -94,19 +95,19 @@ func (s *scan) pluginFile(file, dir string) error {
 var functionAnnotations = []string{"config.kubernetes.io/function", "config.k8s.io/function"}
 
 // plugin refuses what would run a program, and follows what a builtin refers to.
-func (s *scan) plugin(file, dir string, e entry) {
+func (s *Scan) plugin(file, dir string, e entry) {
 	for _, key := range functionAnnotations {
 		if _, ok := e.Annotations[key]; ok {
-			s.found(&PluginError{File: file, Plugin: e.Kind, Why: fmt.Sprintf("is a function (annotation %s), which would run a program or container; none is run", key)})
+			s.found(&wire.PluginError{File: file, Plugin: e.Kind, Why: fmt.Sprintf("is a function (annotation %s), which would run a program or container; none is run", key)})
 			return
 		}
 	}
 	if e.APIVersion != "builtin" {
-		s.found(&PluginError{File: file, Plugin: e.Kind, Why: fmt.Sprintf("(apiVersion %.100q) is no builtin of kustomize; exec, Go and container plugins are not run", e.APIVersion)})
+		s.found(&wire.PluginError{File: file, Plugin: e.Kind, Why: fmt.Sprintf("(apiVersion %.100q) is no builtin of kustomize; exec, Go and container plugins are not run", e.APIVersion)})
 		return
 	}
 	if e.Kind == "HelmChartInflationGenerator" {
-		s.found(&PluginError{File: file, Plugin: "helm", Why: "would run a program and fetch charts; render the chart into the repository (helm template) and refer to the files"})
+		s.found(&wire.PluginError{File: file, Plugin: "helm", Why: "would run a program and fetch charts; render the chart into the repository (helm template) and refer to the files"})
 		return
 	}
 	for _, ref := range pluginReferences(e.Kind, e.node) {

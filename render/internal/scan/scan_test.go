@@ -1,51 +1,33 @@
-package render
+package scan
 
 import (
-	"io"
-	"io/fs"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"sigs.k8s.io/kustomize/api/types"
+
+	"github.com/nexus-platform/reconciler/render/internal/source"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
 
-// memory is a Tree without links.
-type memory struct{ fstest.MapFS }
+// tree answers from memory: content by path.
+type tree map[string]string
 
-func (m memory) Hash(name string) (string, bool) {
-	_, err := m.Stat(name)
-	return name, err == nil
-}
-func (m memory) Resolve(name string) (string, error) { return name, nil }
-
-// inProcess serves a tree without a process: what is tested here is what the child does before kustomize.
-func inProcess(t testing.TB, tree Tree) *source {
-	limits := Limits{Elements: 1000, Aliases: 50, Nesting: 20, Kustomizations: 20, Objects: 50}.orDefault()
-	fromParent, toChild := io.Pipe()
-	fromChild, toParent := io.Pipe()
-	files := &served{tree: tree, limits: limits, reads: map[string]string{}, failures: map[string]error{}}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			h, _, err := readFrame(fromChild, 0)
-			if err != nil {
-				return
-			}
-			a, content := files.read(h.Path)
-			if writeFrame(toChild, header{Op: opAnswer, Answer: &a}, content) != nil {
-				return
-			}
+func (m tree) Ask(name string) (wire.Answer, []byte, error) {
+	if content, ok := m[name]; ok {
+		return wire.Answer{Kind: wire.Regular}, []byte(content), nil
+	}
+	for file := range m {
+		if strings.HasPrefix(file, name+"/") {
+			return wire.Answer{Kind: wire.Directory, Real: name}, nil, nil
 		}
-	}()
-	t.Cleanup(func() {
-		toChild.Close()
-		toParent.Close()
-		<-done
-	})
-	return newSource(listen(fromParent, toParent, limits), nil, limits)
+	}
+	return wire.Answer{}, nil, nil
+}
+
+func configMap(name string) string {
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"
 }
 
 // FuzzScan holds what the scan promises for any kustomization: it ends soon, without a panic, and lets nothing pass
@@ -60,14 +42,13 @@ func FuzzScan(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		tree := memory{fstest.MapFS{
-			"app/kustomization.yaml":  {Data: []byte(text)},
-			"app/cm.yaml":             {Data: []byte(configMap("cm"))},
-			"base/kustomization.yaml": {Data: []byte("resources: [x.yaml]\n")},
-			"base/x.yaml":             {Data: []byte(configMap("x"))},
-		}}
+		files := tree{
+			"app/kustomization.yaml": text, "app/cm.yaml": configMap("cm"),
+			"base/kustomization.yaml": "resources: [x.yaml]\n", "base/x.yaml": configMap("x"),
+		}
+		limits := wire.Limits{Elements: 1000, Aliases: 50, Nesting: 20, Kustomizations: 20, Objects: 50}.OrDefault()
 		began := time.Now()
-		err := newScan(inProcess(t, tree), Limits{Kustomizations: 20, Objects: 50}.orDefault()).overlay("app")
+		err := New(source.New(files, nil, limits), limits).Overlay("app")
 		if took := time.Since(began); took > 2*time.Second {
 			t.Fatalf("it took %s", took)
 		}
@@ -85,8 +66,8 @@ func FuzzScan(f *testing.F) {
 			if ref.role == asInline || strings.ContainsAny(ref.value, "\n:{") {
 				continue // written in place
 			}
-			if _, err := fs.Stat(tree, mustLocate(t, ref)); err != nil {
-				t.Fatalf("%s %q passed: %v", ref.field, ref.value, err)
+			if a, _, _ := files.Ask(mustLocate(t, ref)); a.Kind == wire.Absent {
+				t.Fatalf("%s %q passed", ref.field, ref.value)
 			}
 		}
 	})

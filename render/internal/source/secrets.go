@@ -1,4 +1,4 @@
-package render
+package source
 
 import (
 	"cmp"
@@ -15,10 +15,11 @@ import (
 // shortestSecret is the length from which a value is taken out of messages; shorter ones would take words apart.
 const shortestSecret = 3
 
-// secrets are the values that no error may quote.
-type secrets struct{ values map[string]bool }
+// Secrets are the values that no error may quote.
+type Secrets struct{ values map[string]bool }
 
-func (s *secrets) add(value string) {
+// Add adds one value, in every form in which an error could quote it.
+func (s *Secrets) Add(value string) {
 	if s.values == nil {
 		s.values = make(map[string]bool)
 	}
@@ -36,24 +37,24 @@ func (s *secrets) add(value string) {
 	}
 }
 
-// addText adds what a decrypted file holds: its values if it is YAML or JSON, else its lines and what follows an equals sign.
-func (s *secrets) addText(text []byte, limits manifest.Limits) {
+// AddText adds what a decrypted file holds: its values if it is YAML or JSON, else its lines and what follows an equals sign.
+func (s *Secrets) AddText(text []byte, limits manifest.Limits) {
 	docs, err := manifest.Parse(text, limits)
 	if err == nil && len(docs) > 0 && manifest.Text(docs[0].Root) == "" {
 		for _, d := range docs {
 			o := manifest.ObjectOf(d.Root)
 			manifest.Leaves(d.Root, func(v string) {
 				if v != o.Kind && v != o.APIVersion && v != o.Name && v != o.Namespace {
-					s.add(v)
+					s.Add(v)
 				}
 			})
 		}
 		return
 	}
 	for _, line := range strings.Split(string(text), "\n") {
-		s.add(line)
+		s.Add(line)
 		if _, value, ok := strings.Cut(line, "="); ok {
-			s.add(value)
+			s.Add(value)
 		}
 	}
 }
@@ -69,8 +70,8 @@ var (
 	}
 )
 
-// clean makes a message of kustomize fit to be shown: its first line, without what it dumps, and without any secret.
-func (s *secrets) clean(message string) string {
+// Clean makes a message of kustomize fit to be shown: its first line, without what it dumps, and without any secret.
+func (s *Secrets) Clean(message string) string {
 	message = dumps.ReplaceAllString(strings.TrimSpace(message), "…")
 	message, _, _ = strings.Cut(message, "\n")
 	for _, step := range steps {

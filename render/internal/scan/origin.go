@@ -1,4 +1,4 @@
-package render
+package scan
 
 import (
 	"cmp"
@@ -23,9 +23,9 @@ func (p place) inside(k *types.Kustomization) place {
 	return in
 }
 
-// origins remembers where objects were written, by what they will be called. kustomize's own origin annotations are not
+// Origins remembers where objects were written, by what they will be called. kustomize's own origin annotations are not
 // used: with them a patch that adds the first annotation would pass here and fail elsewhere.
-type origins struct {
+type Origins struct {
 	exact, loose map[manifestID]object.Origin // loose: without the namespace, which transformers may set in other ways
 	kinds        map[manifestID][]written     // by apiVersion and kind alone
 }
@@ -37,7 +37,7 @@ type written struct {
 	from object.Origin
 }
 
-func (o *origins) add(m manifest.Object, at place, from object.Origin) {
+func (o *Origins) add(m manifest.Object, at place, from object.Origin) {
 	if o.exact == nil {
 		o.exact, o.loose, o.kinds = make(map[manifestID]object.Origin), make(map[manifestID]object.Origin), make(map[manifestID][]written)
 	}
@@ -60,8 +60,8 @@ func keep(m map[manifestID]object.Origin, id manifestID, from object.Origin) {
 // hashSuffix is what generators put behind a name.
 var hashSuffix = regexp.MustCompile(`-[a-z0-9]{10}$`)
 
-// of finds the origin of a rendered object; the zero Origin if nothing fits.
-func (o *origins) of(m manifest.Object) object.Origin {
+// Of finds the origin of a rendered object; the zero Origin if nothing fits.
+func (o *Origins) Of(m manifest.Object) object.Origin {
 	for _, name := range []string{m.Name, hashSuffix.ReplaceAllString(m.Name, "")} {
 		id := manifestID{m.APIVersion, m.Kind, m.Namespace, name}
 		if from, ok := o.exact[id]; ok {

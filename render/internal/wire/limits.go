@@ -1,6 +1,9 @@
-package render
+package wire
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Limits bound what one render may cost. A zero field means its default, so that no
 // limit can be switched off by forgetting it.
@@ -30,8 +33,8 @@ func DefaultLimits() Limits {
 	}
 }
 
-// orDefault fills the zero fields.
-func (l Limits) orDefault() Limits {
+// OrDefault fills the zero fields.
+func (l Limits) OrDefault() Limits {
 	d := DefaultLimits()
 	fill(&l.FileBytes, d.FileBytes)
 	fill(&l.TreeBytes, d.TreeBytes)
@@ -52,4 +55,20 @@ func fill[T int | int64 | time.Duration](field *T, value T) {
 	if *field <= 0 {
 		*field = value
 	}
+}
+
+// TooManyObjects is the error of a set that is too large.
+func TooManyObjects(limits Limits) *LimitError {
+	return &LimitError{Limit: "Objects", Max: int64(limits.Objects), What: fmt.Sprintf("renders more than %d objects", limits.Objects)}
+}
+
+// BytesText writes a limit as people do.
+func BytesText(n int64) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
 }

@@ -1,4 +1,4 @@
-package render
+package source
 
 import (
 	"bytes"
@@ -23,15 +23,16 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/nexus-platform/reconciler/render/internal/manifest"
+	"github.com/nexus-platform/reconciler/render/internal/wire"
 )
 
-// parseKeys reads age identities, each text a line or a whole key file.
-func parseKeys(texts []string) ([]age.Identity, error) {
+// ParseKeys reads age identities, each text a line or a whole key file.
+func ParseKeys(texts []string) ([]age.Identity, error) {
 	var keys []age.Identity
 	for _, text := range texts {
 		found, err := age.ParseIdentities(strings.NewReader(text))
 		if err != nil { // which would quote the key
-			return nil, &DecryptError{File: "age keys", Reason: "one of them is not an age identity (a line with AGE-SECRET-KEY-…)"}
+			return nil, &wire.DecryptError{File: "age keys", Reason: "one of them is not an age identity (a line with AGE-SECRET-KEY-…)"}
 		}
 		keys = append(keys, found...)
 	}
@@ -45,7 +46,7 @@ type store interface {
 }
 
 // decrypt returns content as it is unless it is a SOPS file. YAML is looked at before SOPS, which writes aliases out.
-func (s *source) decrypt(name string, content []byte) ([]byte, error) {
+func (s *Source) decrypt(name string, content []byte) ([]byte, error) {
 	if !bytes.Contains(content, []byte("sops")) {
 		return content, nil
 	}
@@ -74,15 +75,15 @@ func (s *source) decrypt(name string, content []byte) ([]byte, error) {
 }
 
 // isStanza reports whether a JSON file has a field at its top.
-func (s *source) isStanza(content []byte, field string) bool {
-	docs, err := manifest.Parse(content, s.manifestLimits())
+func (s *Source) isStanza(content []byte, field string) bool {
+	docs, err := manifest.Parse(content, s.ManifestLimits())
 	return err == nil && len(docs) == 1 && manifest.Field(docs[0].Root, field) != nil
 }
 
 // decryptYAML decrypts the documents that carry a SOPS stanza: all together if SOPS sealed them together, else one by one, as
 // others put files together.
-func (s *source) decryptYAML(name string, content []byte) ([]byte, error) {
-	docs, err := manifest.Parse(content, s.manifestLimits())
+func (s *Source) decryptYAML(name string, content []byte) ([]byte, error) {
+	docs, err := manifest.Parse(content, s.ManifestLimits())
 	if err != nil {
 		return content, nil // who parses it says so, with the line
 	}
@@ -103,7 +104,7 @@ func (s *source) decryptYAML(name string, content []byte) ([]byte, error) {
 	}
 	parts := manifest.Split(content)
 	if len(parts) != len(docs) {
-		return nil, &DecryptError{File: name, Reason: "the file mixes encrypted documents in a way that cannot be told apart; put each into a file of its own"}
+		return nil, &wire.DecryptError{File: name, Reason: "the file mixes encrypted documents in a way that cannot be told apart; put each into a file of its own"}
 	}
 	for i, part := range parts {
 		if macs[i] == "" {
@@ -117,11 +118,11 @@ func (s *source) decryptYAML(name string, content []byte) ([]byte, error) {
 }
 
 // open decrypts what SOPS has sealed and checks that nobody changed it since.
-func (s *source) open(name string, sealed []byte, codec store) ([]byte, error) {
+func (s *Source) open(name string, sealed []byte, codec store) ([]byte, error) {
 	// The errors of SOPS quote values, so none is passed on.
 	tree, err := codec.LoadEncryptedFile(sealed)
 	if err != nil {
-		return nil, &DecryptError{File: name, Reason: "the SOPS stanza is not complete"}
+		return nil, &wire.DecryptError{File: name, Reason: "the SOPS stanza is not complete"}
 	}
 	data, err := tree.Metadata.GetDataKeyWithKeyServices([]keyservice.KeyServiceClient{ageOnly(s.keys)}, nil)
 	if err != nil {
@@ -130,23 +131,23 @@ func (s *source) open(name string, sealed []byte, codec store) ([]byte, error) {
 	cipher := aes.NewCipher()
 	mac, err := tree.Decrypt(data, cipher)
 	if err != nil {
-		return nil, &DecryptError{File: name, Reason: "a value is damaged; encrypt the file again"}
+		return nil, &wire.DecryptError{File: name, Reason: "a value is damaged; encrypt the file again"}
 	}
 	want, err := cipher.Decrypt(tree.Metadata.MessageAuthenticationCode, data, tree.Metadata.LastModified.Format(time.RFC3339))
 	if err != nil || want != mac {
-		return nil, &DecryptError{File: name, Reason: "the file was changed after it was encrypted (its MAC does not match); encrypt it again"}
+		return nil, &wire.DecryptError{File: name, Reason: "the file was changed after it was encrypted (its MAC does not match); encrypt it again"}
 	}
 	plain, err := codec.EmitPlainFile(tree.Branches)
 	if err != nil {
-		return nil, &DecryptError{File: name, Reason: "the plain file cannot be written"}
+		return nil, &wire.DecryptError{File: name, Reason: "the plain file cannot be written"}
 	}
-	s.secrets.addText(plain, s.manifestLimits())
+	s.Secrets.AddText(plain, s.ManifestLimits())
 	return plain, nil
 }
 
 // noKey says who could decrypt a file.
-func (s *source) noKey(name string, meta sops.Metadata) error {
-	e := &DecryptError{File: name}
+func (s *Source) noKey(name string, meta sops.Metadata) error {
+	e := &wire.DecryptError{File: name}
 	var other []string
 	for _, group := range meta.KeyGroups {
 		for _, key := range group {
