@@ -215,6 +215,9 @@ func (a *Assembly) repository(env *v1alpha1.Environment, keys secretReader) (*re
 		remote.SSHPassphrase = gitsource.Secret(secret.Data["passphrase"])
 		remote.KnownHosts = secret.Data["known_hosts"]
 		remote.CABundle = secret.Data["ca.crt"]
+		if proxy := secret.Data["proxy"]; len(proxy) > 0 {
+			remote.Proxy = gitsource.Secret(proxy)
+		}
 	}
 	if err := remote.Validate(); err != nil {
 		return nil, &ConfigError{Field: "spec.source", Err: err}

@@ -45,7 +45,7 @@ type EnvironmentSpec struct {
 	// Path of the kustomize overlay in the repository, relative to its root.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..' || p == '') && !self.contains('%') && !self.contains('\\\\')",message="path is relative, without .., empty parts, % or backslashes"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..' || p == '') && !self.contains('%') && !self.contains('\\\\') && !self.matches('[[:cntrl:]]')",message="path is relative, without .., empty parts, %, backslashes or control characters"
 	Path string `json:"path"`
 
 	// Interval between two looks at the branch.
@@ -57,6 +57,7 @@ type EnvironmentSpec struct {
 	// ServiceAccountName is the identity, in this namespace, that every object is read and written as.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 	ServiceAccountName string `json:"serviceAccountName"`
 
 	// Scope bounds what a commit may touch, beside what the service account is allowed.
@@ -102,24 +103,28 @@ type Source struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(https|http|ssh|file)://') || self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^-]')",message="url begins with https://, ssh://, file:// or http:// (loopback), or has the form user@host:path"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/]*@')",message="url holds no user or password: put them into the Secret named by secretRef"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/]*@') && !self.matches('^[a-z]+://[^/@]*:[^/]*@')",message="url holds no user or password: put them into the Secret named by secretRef"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[a-z]+://([^/]*@)?-')",message="the host of url begins with a dash"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:cntrl:][:space:]]')",message="url holds spaces or control characters"
 	URL string `json:"url"`
 
 	// Branch that is followed, without refs/heads/.
 	// +kubebuilder:default=main
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=244
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9._/@+#=,-]+$') && !self.contains('..') && !self.startsWith('-') && !self.startsWith('/') && !self.endsWith('/') && !self.endsWith('.lock')",message="branch is not a valid Git branch name"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9._/@+#=,-]+$') && !self.contains('..') && !self.startsWith('-') && !self.endsWith('.') && self != '@' && self.split('/').all(p, p != '' && !p.startsWith('.') && !p.endsWith('.lock'))",message="branch is not a valid Git branch name"
 	// +optional
 	Branch string `json:"branch,omitempty"`
 
 	// SecretRef names a Secret of this namespace with the credentials: username and
-	// password, or token; identity (an SSH private key), identity.pub.passphrase and
-	// known_hosts for ssh; ca.crt for a custom certificate authority.
+	// password, or token; identity (an SSH private key), passphrase and known_hosts for
+	// ssh; ca.crt for a custom certificate authority; proxy for one with a password.
 	// +optional
 	SecretRef *SecretReference `json:"secretRef,omitempty"`
 
-	// Proxy for https, as http://host:port.
+	// Proxy for https, as http://host:port or https://host:port; for ssh, as socks5://host:port.
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^(https?|socks5)://[^/@[:space:][:cntrl:]]+/?$')",message="proxy is http://host:port, https://host:port or socks5://host:port; one with a password goes into the key proxy of the Secret named by secretRef"
 	// +optional
 	Proxy string `json:"proxy,omitempty"`
 
@@ -168,6 +173,8 @@ type Scope struct {
 	// Namespaces that objects may be in. Empty: only the namespace of the Environment.
 	// "*" stands for every namespace but kube-system, kube-public, kube-node-lease and our own.
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:Pattern=`^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$`
 	// +listType=set
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
