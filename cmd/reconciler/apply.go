@@ -94,8 +94,13 @@ func applyHere(ctx context.Context, w io.Writer, assembly *controller.Assembly, 
 	}
 	defer a.Close()
 	askFor := reconcile.Ask{Request: &v1alpha1.Request{ID: "apply", Verb: v1alpha1.VerbApply, Commit: commit, By: whoami()}}
+	taken := false // our request has become a release, or was answered
 	for {
 		res, err := a.Pass(ctx, askFor)
+		if res.Request != "" && !taken {
+			taken = true
+			n.answer = res.Answer
+		}
 		var halted *reconcile.HaltedError
 		switch {
 		case errors.As(err, &halted):
@@ -110,12 +115,9 @@ func applyHere(ctx context.Context, w io.Writer, assembly *controller.Assembly, 
 			res.After = time.Second
 		case res.TipErr != nil:
 			return res.TipErr
-		case res.Head.State == journal.Idle && res.Request != "":
-			return n.outcome(res)
-		case res.Head.State == journal.Idle && n.last != nil: // an open release of an earlier run was finished first
-			if n.last.Outcome != v1alpha1.Succeeded {
-				return n.outcome(res)
-			}
+		case res.Head.State == journal.Idle && taken:
+			return n.outcome()
+		case res.Head.State == journal.Idle: // an open release of an earlier run was finished first
 			n.last = nil
 			continue
 		}
@@ -147,6 +149,7 @@ type narrator struct {
 	paint   paint
 	last    *reconcile.ReleaseInfo
 	waiting string
+	answer  string
 }
 
 func (n *narrator) tell(e reconcile.Event) {
@@ -175,9 +178,9 @@ func (n *narrator) tell(e reconcile.Event) {
 	}
 }
 
-func (n *narrator) outcome(res reconcile.Result) error {
+func (n *narrator) outcome() error {
 	if n.last == nil {
-		fmt.Fprintln(n.w, res.Answer)
+		fmt.Fprintln(n.w, n.answer)
 		return nil
 	}
 	line := fmt.Sprintf("%s: %s", n.last.Outcome, n.last.Message)
