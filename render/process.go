@@ -3,6 +3,7 @@ package render
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,13 +26,14 @@ const sampleEvery = 50 * time.Millisecond
 type process struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
+	pipe   io.ReadCloser
 	out    *bufio.Reader
 	stderr *firstBytes
 	peak   atomic.Int64               // resident bytes
 	limit  atomic.Pointer[LimitError] // that it was killed for
 }
 
-// start starts a child and waits until it is locked in. It has no environment, and the root directory as its own.
+// start starts a child. It has no environment, and the root directory as its own.
 func (r *Renderer) start() (*process, error) {
 	command := r.Command
 	if len(command) == 0 {
@@ -54,7 +56,7 @@ func (r *Renderer) start() (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start a render process: %w", err)
 	}
-	p.in, p.out = in, bufio.NewReaderSize(out, 64<<10)
+	p.in, p.pipe, p.out = in, out, bufio.NewReaderSize(out, 64<<10)
 	return p, nil
 }
 
@@ -63,19 +65,23 @@ func (p *process) ready() error {
 	h, _, err := wire.Read(p.out, 0)
 	switch {
 	case err != nil || h.Op != wire.OpReady:
-		return &SandboxError{Reason: "the render process did not come up" + p.stderr.fatal()}
+		return &SandboxError{Reason: "the render process did not come up"}
 	case h.Path != "":
 		return &SandboxError{Reason: h.Path}
 	}
 	return nil
 }
 
-// stop ends the child and waits for it.
+// stop hangs up, which ends the child, and waits for it.
 func (p *process) stop() {
+	defer time.AfterFunc(graceToEnd, func() { p.kill(nil) }).Stop()
 	p.in.Close()
-	p.cmd.Process.Kill() //nolint:errcheck // it may have ended
-	p.cmd.Wait()         //nolint:errcheck // how it ended is known from what it said
+	p.pipe.Close() // a child that is still writing ends of it
+	p.cmd.Wait()   //nolint:errcheck // how it ended is told by what it said, and by ProcessState
 }
+
+// graceToEnd is how long a child may take to notice that its parent has hung up.
+const graceToEnd = 2 * time.Second
 
 func (r *Renderer) check() error {
 	p, err := r.start()
@@ -103,11 +109,14 @@ func (r *Renderer) run(ctx context.Context, j wire.Job, files *served) ([]object
 	<-watched // before stop has waited for it, the pid is nobody else's
 	p.sample()
 	p.stop()
-	if err != nil && ctx.Err() != nil {
+	limit := p.limit.Load()
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return nil, 0, context.Cause(ctx)
-	}
-	if limit := p.limit.Load(); err != nil && limit != nil {
+	case err != nil && limit != nil:
 		return nil, 0, limit
+	case errors.Is(err, errEnded):
+		return nil, 0, &CrashError{Reason: fmt.Sprintf("ended without an answer: %s%s", p.cmd.ProcessState, p.stderr.fatal())}
 	}
 	return objects, p.peak.Load(), err
 }
@@ -156,20 +165,20 @@ func (p *process) serve(j wire.Job, files *served) ([]object.Object, error) {
 		return nil, err
 	}
 	if err := wire.Write(p.in, wire.Header{Op: wire.OpJob, Job: &j}, nil); err != nil {
-		return nil, p.crashed()
+		return nil, errEnded
 	}
 	var objects []object.Object
 	room := j.Limits.SetBytes
 	for {
 		h, body, err := wire.Read(p.out, room)
 		if err != nil {
-			return nil, p.crashed()
+			return nil, errEnded
 		}
 		switch h.Op {
 		case wire.OpRead:
 			a, content := files.read(h.Path)
 			if err := wire.Write(p.in, wire.Header{Op: wire.OpAnswer, Answer: &a}, content); err != nil {
-				return nil, p.crashed()
+				return nil, errEnded
 			}
 		case wire.OpObject:
 			room -= int64(len(body))
@@ -202,9 +211,8 @@ func decodeObject(origin *object.Origin, body []byte) (object.Object, error) {
 	return object.NewObject(u, *origin)
 }
 
-func (p *process) crashed() error {
-	return &CrashError{Reason: "ended without an answer" + p.stderr.fatal()}
-}
+// errEnded says that the child hung up in the middle of its job.
+var errEnded = errors.New("the render process ended")
 
 // firstBytes keeps the beginning of what a child writes on its standard error. kustomize's warnings and the
 // stacks that Go's runtime prints land here; nobody is shown more of it than fatal finds.

@@ -3,6 +3,7 @@ package render
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"maps"
 	"os"
@@ -350,7 +351,7 @@ func TestAWaitForASlotEndsWithItsContext(t *testing.T) {
 	<-tree.blocked
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Render(ctx, Request{Tree: plain("").tree(t), Path: "app"}); err != context.Canceled {
+	if _, err := r.Render(ctx, Request{Tree: plain("").tree(t), Path: "app"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v", err)
 	}
 	close(tree.release)

@@ -27,10 +27,11 @@ type builder struct {
 	dir     string
 	limits  wire.Limits
 	origins *scan.Origins
+	parts   *scan.Parts
 }
 
 func (b *builder) build() ([]rendered, error) {
-	built, err := b.run()
+	built, err := b.inParts()
 	if err != nil {
 		return nil, err
 	}
@@ -53,12 +54,12 @@ func (b *builder) build() ([]rendered, error) {
 	return objects, nil
 }
 
-// run runs kustomize once.
-func (b *builder) run() ([]*resource.Resource, error) {
+// run runs kustomize once. instead holds the content of files that is not the tree's.
+func (b *builder) run(instead map[string][]byte) ([]*resource.Resource, error) {
 	options := krusty.MakeDefaultOptions()
 	// Many repositories share files outside of a kustomization's directory; the tree ends at the repository.
 	options.LoadRestrictions = types.LoadRestrictionsNone
-	view := &files{Source: b.tree}
+	view := &files{Source: b.tree, instead: instead}
 	built, err := krusty.MakeKustomizer(options).Run(view, path.Join("/", b.dir))
 	switch {
 	case err != nil && len(view.met) > 0:

@@ -86,7 +86,7 @@ func perform(j *wire.Job, up *upstream) (objects []rendered, err error) {
 	if err := walk.Overlay(j.Path); err != nil {
 		return nil, err
 	}
-	b := builder{tree: tree, dir: j.Path, limits: j.Limits, origins: &walk.Origins}
+	b := builder{tree: tree, dir: j.Path, limits: j.Limits, origins: &walk.Origins, parts: &walk.Parts}
 	return b.build()
 }
 
@@ -159,12 +159,12 @@ func (u *upstream) send(objects []rendered, limits wire.Limits) error {
 
 // fail hands over what is wrong.
 func (u *upstream) fail(err error) {
-	all, ok := err.(wire.Errors)
-	if !ok {
+	var all wire.Errors
+	if !errors.As(err, &all) {
 		all = wire.Errors{err}
 	}
 	h := wire.Header{Op: wire.OpFailed}
-	for i, e := range all {
+	for i, e := range all.Flat() {
 		if i == wire.MaxProblems {
 			h.Problems = append(h.Problems, wire.ProblemOf(&wire.KustomizationError{Reason: fmt.Sprintf("and %d more errors", len(all)-i)}))
 			break

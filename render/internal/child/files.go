@@ -18,7 +18,8 @@ import (
 // system. What kustomize never needs for a build is refused.
 type files struct {
 	*source.Source
-	met wire.Errors // what kustomize met that the scan had not foreseen
+	met     wire.Errors // what kustomize met that the scan had not foreseen
+	instead map[string][]byte
 }
 
 // name turns a path of kustomize into one of the repository.
@@ -33,6 +34,9 @@ func name(p string) string {
 // ReadFile reads a file. One that the scan did not foresee is vetted here, as kustomize might parse it.
 func (s *files) ReadFile(p string) ([]byte, error) {
 	n := name(p)
+	if content, ok := s.instead[n]; ok {
+		return bytes.Clone(content), nil
+	}
 	f := s.Get(n)
 	switch {
 	case f.Err != nil:
@@ -45,7 +49,7 @@ func (s *files) ReadFile(p string) ([]byte, error) {
 	}
 	if !f.Vetted && looksLikeYAML(n) {
 		if _, err := s.Documents(n); err != nil {
-			s.met = append(s.met, err.(wire.Errors)...)
+			s.met = append(s.met, err)
 			return nil, err
 		}
 	}

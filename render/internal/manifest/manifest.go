@@ -26,12 +26,6 @@ type Document struct {
 	Line int        // first line of the value, from 1
 }
 
-// Object is what a Kubernetes object says of itself.
-type Object struct {
-	APIVersion, Kind, Name, Namespace string
-	Annotations                       map[string]string
-}
-
 // Error says what is wrong with a file, and where. Line is 0 if unknown.
 type Error struct {
 	Line   int
@@ -79,9 +73,9 @@ func Parse(raw []byte, limits Limits) ([]Document, error) {
 		}
 		root := n.Content[0]
 		m := measurer{limits: limits, elements: elements, aliases: aliases, known: map[*yaml.Node]measure{}}
-		got, err := m.of(root, 1)
-		if err != nil {
-			return nil, Errors{err.(*Error)}
+		got, fault := m.of(root, 1)
+		if fault != nil {
+			return nil, Errors{fault}
 		}
 		elements, aliases = elements+got.elements, m.aliases
 		if elements > limits.Elements {
@@ -133,9 +127,10 @@ type measurer struct {
 	twice             Errors
 }
 
-var unfinished = measure{-1, -1}
+// unfinished stands for the levels of an anchor whose value is still being measured.
+const unfinished = -1
 
-func (m *measurer) of(n *yaml.Node, level int) (measure, error) {
+func (m *measurer) of(n *yaml.Node, level int) (measure, *Error) {
 	if level > m.limits.Nesting {
 		return measure{}, &Error{n.Line, fmt.Sprintf("is nested deeper than %d levels", m.limits.Nesting)}
 	}
@@ -146,7 +141,7 @@ func (m *measurer) of(n *yaml.Node, level int) (measure, error) {
 		return measure{1, 1}, nil
 	}
 	if n.Anchor != "" {
-		m.known[n] = unfinished
+		m.known[n] = measure{levels: unfinished}
 	}
 	sum := measure{1, 1}
 	for _, child := range n.Content {
@@ -171,7 +166,7 @@ func (m *measurer) of(n *yaml.Node, level int) (measure, error) {
 	return sum, nil
 }
 
-func (m *measurer) ofAlias(n *yaml.Node, level int) (measure, error) {
+func (m *measurer) ofAlias(n *yaml.Node, level int) (measure, *Error) {
 	if m.aliases++; m.aliases > m.limits.Aliases {
 		return measure{}, &Error{n.Line, fmt.Sprintf("holds more than %d aliases", m.limits.Aliases)}
 	}
@@ -179,7 +174,7 @@ func (m *measurer) ofAlias(n *yaml.Node, level int) (measure, error) {
 		return measure{1, 1}, nil
 	}
 	got := m.known[n.Alias]
-	if got == unfinished {
+	if got.levels == unfinished {
 		return measure{}, &Error{n.Line, "has an anchor that contains itself"}
 	}
 	if level+got.levels-1 > m.limits.Nesting {
@@ -192,7 +187,7 @@ func (m *measurer) ofAlias(n *yaml.Node, level int) (measure, error) {
 const maxKey = 4096
 
 // keys remembers the keys of a mapping that stand there twice: parsers take one of the two without a word.
-func (m *measurer) keys(n *yaml.Node) error {
+func (m *measurer) keys(n *yaml.Node) *Error {
 	first := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
@@ -210,110 +205,3 @@ func (m *measurer) keys(n *yaml.Node) error {
 	}
 	return nil
 }
-
-// Field finds a key of a mapping, through aliases and merge keys; nil if there is none.
-func Field(n *yaml.Node, key string) *yaml.Node {
-	n = follow(n)
-	if n == nil || n.Kind != yaml.MappingNode {
-		return nil
-	}
-	var merged *yaml.Node
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		switch k := n.Content[i]; {
-		case k.Value == key:
-			return follow(n.Content[i+1])
-		case k.Value == "<<" && merged == nil:
-			merged = fieldOfMerge(follow(n.Content[i+1]), key)
-		}
-	}
-	return merged
-}
-
-func fieldOfMerge(n *yaml.Node, key string) *yaml.Node {
-	if n.Kind != yaml.SequenceNode {
-		return Field(n, key)
-	}
-	for _, item := range n.Content {
-		if got := Field(item, key); got != nil {
-			return got
-		}
-	}
-	return nil
-}
-
-// follow ends aliases. Parse has refused those that go round in a circle.
-func follow(n *yaml.Node) *yaml.Node {
-	for n != nil && n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	return n
-}
-
-// Text is the value of a scalar; "" for anything else.
-func Text(n *yaml.Node) string {
-	if n == nil || n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-		return ""
-	}
-	return n.Value
-}
-
-// ObjectOf reads what a document says of itself.
-func ObjectOf(n *yaml.Node) Object {
-	meta := Field(n, "metadata")
-	o := Object{
-		APIVersion: Text(Field(n, "apiVersion")), Kind: Text(Field(n, "kind")),
-		Name: Text(Field(meta, "name")), Namespace: Text(Field(meta, "namespace")),
-	}
-	if notes := Field(meta, "annotations"); notes != nil && notes.Kind == yaml.MappingNode {
-		o.Annotations = make(map[string]string, len(notes.Content)/2)
-		for i := 0; i+1 < len(notes.Content); i += 2 {
-			o.Annotations[notes.Content[i].Value] = Text(follow(notes.Content[i+1]))
-		}
-	}
-	return o
-}
-
-// Items are the members of a list object, such as kind List or ConfigMapList; nil if n is none.
-func Items(n *yaml.Node) []*yaml.Node {
-	items := Field(n, "items")
-	if items == nil || items.Kind != yaml.SequenceNode || !strings.HasSuffix(Text(Field(n, "kind")), "List") {
-		return nil
-	}
-	out := make([]*yaml.Node, len(items.Content))
-	for i, item := range items.Content {
-		out[i] = follow(item)
-	}
-	return out
-}
-
-// Leaves calls visit for every scalar that is a value, aliases written out once.
-func Leaves(n *yaml.Node, visit func(value string)) {
-	switch n.Kind {
-	case yaml.ScalarNode:
-		visit(n.Value)
-	case yaml.MappingNode:
-		for i := 1; i < len(n.Content); i += 2 {
-			Leaves(n.Content[i], visit)
-		}
-	case yaml.SequenceNode:
-		for _, item := range n.Content {
-			Leaves(item, visit)
-		}
-	}
-}
-
-// Split cuts a file at the lines that separate documents; parts without content are left out.
-func Split(raw []byte) [][]byte {
-	var parts [][]byte
-	for _, part := range separator.Split(string(raw), -1) {
-		for line := range strings.Lines(part) {
-			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-				parts = append(parts, []byte(part))
-				break
-			}
-		}
-	}
-	return parts
-}
-
-var separator = regexp.MustCompile(`(?m)^---(?:[ \t]+#.*)?[ \t]*\r?$`)

@@ -76,6 +76,7 @@ func (s *Scan) flatten(file string, n *yaml.Node, into []entry) []entry {
 // resources vets a file of objects, and tells origins where they come from.
 func (s *Scan) resources(file string, at place) error {
 	entries, err := s.entries(file, false)
+	s.Parts.file(file, entries)
 	for _, e := range entries {
 		s.Origins.add(e.Object, at, object.Origin{Path: file, Line: e.line})
 	}

@@ -46,7 +46,7 @@ func references(k *types.Kustomization) []reference {
 		}
 	}
 	list(asResource, "resources", k.Resources)
-	list(asResource, "bases", k.Bases)
+	list(asResource, "bases", k.Bases) //nolint:staticcheck // deprecated, but kustomize still follows it
 	list(asComponent, "components", k.Components)
 	list(asYAML, "crds", k.Crds)
 	list(asYAML, "configurations", k.Configurations)
@@ -56,7 +56,7 @@ func references(k *types.Kustomization) []reference {
 	if file, ok := k.OpenAPI["path"]; ok {
 		add(asYAML, file, "openapi.path")
 	}
-	for field, patches := range map[string][]types.Patch{"patches": k.Patches, "patchesJson6902": k.PatchesJson6902} {
+	for field, patches := range map[string][]types.Patch{"patches": k.Patches, "patchesJson6902": k.PatchesJson6902} { //nolint:staticcheck // as above
 		for i, p := range patches {
 			if p.Path != "" {
 				add(asYAML, p.Path, "%s[%d].path", field, i)
@@ -66,7 +66,7 @@ func references(k *types.Kustomization) []reference {
 			}
 		}
 	}
-	for i, p := range k.PatchesStrategicMerge {
+	for i, p := range k.PatchesStrategicMerge { //nolint:staticcheck // as above
 		add(asPatch, string(p), "patchesStrategicMerge[%d]", i)
 	}
 	for i, r := range k.Replacements {

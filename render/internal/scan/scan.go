@@ -25,6 +25,7 @@ type Scan struct {
 	files   *source.Source
 	limits  wire.Limits
 	Origins Origins
+	Parts   Parts
 
 	stack   []string // directories of the kustomizations that include each other
 	reached int      // kustomizations
@@ -69,14 +70,10 @@ func (s *Scan) Overlay(dir string) error {
 }
 
 // found remembers an error, each once: a base that many use is scanned for each.
-func (s *Scan) found(errs ...error) {
-	for _, err := range errs {
-		if all, ok := err.(wire.Errors); ok {
-			s.found(all...)
-			continue
-		}
-		if !slices.ContainsFunc(s.errs, func(e error) bool { return e.Error() == err.Error() }) {
-			s.errs = append(s.errs, err)
+func (s *Scan) found(err error) {
+	for _, e := range (wire.Errors{err}).Flat() {
+		if !slices.ContainsFunc(s.errs, func(known error) bool { return known.Error() == e.Error() }) {
+			s.errs = append(s.errs, e)
 		}
 	}
 }
@@ -119,6 +116,7 @@ func (s *Scan) kustomization(dir string, at place, component bool, plugins strin
 	if k.HelmGlobals != nil || len(k.HelmCharts) > 0 || len(k.HelmChartInflationGenerator) > 0 {
 		s.found(&wire.PluginError{File: file, Plugin: "helm", Why: "would run a program and fetch charts; render the chart into the repository (helm template) and refer to the files"})
 	}
+	s.Parts.kustomization(k)
 	s.values(k)
 	at = at.inside(k)
 	s.generated(file, k, at)
@@ -175,6 +173,9 @@ func (s *Scan) reference(file, dir string, ref reference, at place, plugins stri
 	case f.Kind == wire.Regular && ref.role == asComponent:
 		refuse("is a file, where the directory of a component is wanted")
 		return nil
+	}
+	if ref.role != asResource {
+		s.Parts.reads(target)
 	}
 	switch ref.role {
 	case asResource, asComponent, asPlugin:

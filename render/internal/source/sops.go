@@ -83,10 +83,7 @@ func (s *Source) isStanza(content []byte, field string) bool {
 // decryptYAML decrypts the documents that carry a SOPS stanza: all together if SOPS sealed them together, else one by one, as
 // others put files together.
 func (s *Source) decryptYAML(name string, content []byte) ([]byte, error) {
-	docs, err := manifest.Parse(content, s.ManifestLimits())
-	if err != nil {
-		return content, nil // who parses it says so, with the line
-	}
+	docs, _ := manifest.Parse(content, s.ManifestLimits()) // who uses the file parses it again, and says what is wrong
 	macs := make([]string, len(docs))
 	for i, d := range docs {
 		// A SopsSecret is decrypted in the cluster, by an operator.
@@ -110,9 +107,11 @@ func (s *Source) decryptYAML(name string, content []byte) ([]byte, error) {
 		if macs[i] == "" {
 			continue
 		}
-		if parts[i], err = s.open(name, part, codec); err != nil {
+		plain, err := s.open(name, part, codec)
+		if err != nil {
 			return nil, err
 		}
+		parts[i] = plain
 	}
 	return bytes.Join(parts, []byte("\n---\n")), nil
 }

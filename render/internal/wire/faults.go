@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -14,6 +15,20 @@ func (e Errors) Error() string {
 		lines[i] = err.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Flat writes out the Errors in e.
+func (e Errors) Flat() Errors {
+	var flat Errors
+	for _, err := range e {
+		var inner Errors
+		if errors.As(err, &inner) {
+			flat = append(flat, inner.Flat()...)
+		} else {
+			flat = append(flat, err)
+		}
+	}
+	return flat
 }
 
 // Unwrap lets errors.As look at each.
@@ -162,7 +177,7 @@ type Problem struct {
 
 // ProblemOf wraps an error of this package; anything else becomes a CrashError without its text, which could quote a file.
 func ProblemOf(err error) Problem {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // what is wrapped is not ours, and its text may quote a file
 	case *ReferenceError:
 		return Problem{Reference: e}
 	case *PluginError:

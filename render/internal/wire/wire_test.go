@@ -58,7 +58,7 @@ func TestEveryFaultArrivesAsItWas(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := h.Problems[0].Err(map[string]error{"f": why})
-			if f, ok := got.(*FileError); ok {
+			if f := (*FileError)(nil); errors.As(got, &f) {
 				if !errors.Is(got, why) {
 					t.Error("the tree's own error is lost")
 				}
