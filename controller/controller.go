@@ -52,7 +52,12 @@ type running struct {
 	done       chan struct{}
 	faults     *backoff.ExponentialBackOff
 	noted      string // the fault that was told last, so that it is told once
+	answer     answer
 }
+
+// answer is what became of the request that was carried out last. It is kept until
+// the status has it, which may take more than one try.
+type answer struct{ request, text, release string }
 
 // Register adds the controller to a manager.
 func (c *Controller) Register(mgr ctrl.Manager) error {
@@ -100,7 +105,11 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return c.misconfigured(ctx, &env, err)
 	}
+	run.projection.begun()
 	res, err := run.Pass(ctx, ask)
+	if release := run.projection.begun(); res.Request != "" {
+		run.answer = answer{request: res.Request, text: res.Answer, release: release}
+	}
 	if ctx.Err() != nil { // SIGTERM: the release stays open, and start-up resumes it
 		return ctrl.Result{}, nil //nolint:nilerr // it is no fault of the environment's
 	}

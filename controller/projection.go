@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,7 @@ type projection struct {
 	mu      sync.Mutex
 	pending map[string]*v1alpha1.Release // by name: as it should be shown
 	drift   []v1alpha1.Drift             // newest first
+	newest  string                       // name of the release that began, or was refused, since begun was asked
 	ring    chan struct{}
 }
 
@@ -65,6 +67,9 @@ func (p *projection) observe(e reconcile.Event) {
 		p.pending[name] = rel
 	}
 	show(rel, p.environment, e)
+	if e.Kind == reconcile.EventBegan || e.Release.Outcome == v1alpha1.Refused {
+		p.newest = name
+	}
 	select {
 	case p.ring <- struct{}{}:
 	default:
@@ -75,7 +80,7 @@ func (p *projection) observe(e reconcile.Event) {
 // refused commit has no number of its own.
 func releaseName(env string, r *reconcile.ReleaseInfo) string {
 	if r.Outcome == v1alpha1.Refused {
-		return fmt.Sprintf("%s-refused-%.8s", env, r.Commit)
+		return strings.TrimSuffix(fmt.Sprintf("%s-refused-%.8s", env, r.Commit), "-") // a rollback to nothing has no commit
 	}
 	return fmt.Sprintf("%s-%d", env, r.Number)
 }
@@ -231,6 +236,15 @@ func (p *projection) write(ctx context.Context, rel *v1alpha1.Release) error {
 	return p.client.Status().Update(ctx, rel)
 }
 
+// begun returns the name of the release that began, or was refused, since it was asked last.
+func (p *projection) begun() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := p.newest
+	p.newest = ""
+	return name
+}
+
 // newestDrift is what the Environment's status shows.
 func (p *projection) newestDrift() []v1alpha1.Drift {
 	p.mu.Lock()
@@ -246,7 +260,7 @@ func (p *projection) forget(ctx context.Context, limit int) error {
 		return err
 	}
 	slices.SortFunc(list.Items, func(a, b v1alpha1.Release) int {
-		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Spec.Number, b.Spec.Number))
 	})
 	for i := range list.Items[:len(list.Items)-limit] {
 		if list.Items[i].Status.Outcome == "" {

@@ -40,8 +40,8 @@ func (c *Controller) show(ctx context.Context, env *v1alpha1.Environment, run *r
 // project is the status as head and pass give it.
 func project(s *v1alpha1.EnvironmentStatus, env *v1alpha1.Environment, run *running, res reconcile.Result, err error) {
 	s.ObservedGeneration = env.Generation
-	if res.Request != "" {
-		s.HandledRequest, s.RequestResult = res.Request, res.Answer
+	if a := run.answer; a.request != "" {
+		s.HandledRequest, s.RequestResult, s.RequestRelease = a.request, a.text, a.release
 	}
 	if res.Tip != "" {
 		s.Tip = res.Tip

@@ -55,6 +55,11 @@ func (r *Reconciler) admit(ctx context.Context, h journal.Head, hash string, nam
 		good = h.Good.Commit
 	}
 	commit, err := r.Repository.Commit(ctx, hash, good)
+	if named && err != nil && Judge(err) == Again {
+		// A commit that there is not looks like a server that is away. A person waits for the answer
+		// and can ask again; trying for ever would keep the environment from everything else.
+		return nil, refuse("NotAdmitted", fmt.Errorf("commit %.10s: %w", hash, err))
+	}
 	if err != nil {
 		return nil, refuseUnlessWorld("NotAdmitted", fmt.Errorf("commit %.10s: %w", hash, err))
 	}

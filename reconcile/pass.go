@@ -86,7 +86,9 @@ func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip strin
 	case Rollback:
 		res, err = r.rollback(ctx, h, ask.Request)
 	case Retry:
-		res, err = r.retry(ctx, h, ask.Request)
+		if h, err = r.retry(ctx, h, ask.Request); err == nil {
+			res, err = r.act(ctx, h, Ask{Suspended: ask.Suspended}, tip)
+		}
 	case Return:
 		res, err = r.goBack(ctx, h)
 	case Remove:
@@ -190,11 +192,10 @@ func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.R
 	return r.begin(ctx, h, c)
 }
 
-// retry forgets what failed here and what is pinned, so that the next pass follows the branch again.
-func (r *Reconciler) retry(ctx context.Context, h journal.Head, q *v1alpha1.Request) (Result, error) {
+// retry forgets what failed here and what is pinned, so that the branch is followed again.
+func (r *Reconciler) retry(ctx context.Context, h journal.Head, q *v1alpha1.Request) (journal.Head, error) {
 	r.refused, r.same = nil, ""
-	h, err := r.swap(ctx, h, h.Lift("", q.ID))
-	return Result{Head: h, After: 1, Why: "the quarantine is lifted; the branch is followed again"}, err
+	return r.swap(ctx, h, h.Lift("", q.ID))
 }
 
 // goBack releases the previous commit after the last good one fell ill while it baked (S15).

@@ -271,6 +271,9 @@ type EnvironmentStatus struct {
 	// RequestResult says what became of it.
 	// +optional
 	RequestResult string `json:"requestResult,omitempty"`
+	// RequestRelease names the Release that it became, if it became one.
+	// +optional
+	RequestRelease string `json:"requestRelease,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	// +optional

@@ -15,6 +15,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -47,6 +48,9 @@ func scheme() (*runtime.Scheme, error) {
 
 // cluster returns a client, its configuration and the namespace that --namespace or the context names.
 func (o *options) cluster() (client.Client, *rest.Config, string, error) {
+	if !o.named() {
+		return nil, nil, "", errors.New("no cluster is named: set KUBECONFIG, or use --kubeconfig and --context")
+	}
 	cfg, err := o.config.ToRESTConfig()
 	if err != nil {
 		return nil, nil, "", fmt.Errorf("%w; name a cluster by KUBECONFIG, --kubeconfig or --context", err)
@@ -63,6 +67,16 @@ func (o *options) cluster() (client.Client, *rest.Config, string, error) {
 	}
 	ns, _, err := o.config.ToRawKubeConfigLoader().Namespace()
 	return c, cfg, ns, err
+}
+
+// named reports that flags, files or the pod that we run in name a cluster. Without one, client-go would ask localhost:8080.
+func (o *options) named() bool {
+	raw, err := o.config.ToRawKubeConfigLoader().RawConfig()
+	if err != nil || !clientcmdapi.IsConfigEmpty(&raw) || *o.config.APIServer != "" {
+		return true // an error is told with its cause by whoever reads the configuration next
+	}
+	_, err = rest.InClusterConfig()
+	return err == nil
 }
 
 // environment reads the Environment that a verb is about: by name from the cluster, or from a file.
@@ -130,7 +144,7 @@ func (o *options) assembly(cfg *rest.Config, cache string, log *slog.Logger) (*c
 	}, nil
 }
 
-// onlyEnv makes the shell complete the names of environments.
+// completeEnv makes the shell complete the names of environments.
 func (o *options) completeEnv(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

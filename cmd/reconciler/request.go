@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
@@ -18,6 +19,9 @@ import (
 
 // ask writes a request for the daemon and returns its id. Only the right to change Environments is needed.
 func ask(ctx context.Context, c client.Client, env *v1alpha1.Environment, q v1alpha1.Request) (string, error) {
+	if env.Spec.Suspend {
+		return "", fmt.Errorf("%s is suspended; `reconciler resume %s` first", env.Name, env.Name)
+	}
 	q.ID = strings.ToLower(rand.Text()[:12])
 	q.By = whoami()
 	b, err := json.Marshal(q)
@@ -43,11 +47,21 @@ const (
 	followEvery = 300 * time.Millisecond
 	// deaf is how long a request may go unnoticed before we say that no daemon seems to run.
 	deaf = 30 * time.Second
+	// lag is how long a commit that is refused a second time may take to show it in the resource that it had already.
+	lag = 2 * time.Second
 )
 
 // follow shows the progress of a request until its release has an outcome.
 func follow(ctx context.Context, w io.Writer, c client.Client, env *v1alpha1.Environment, id string) error {
 	p := progress{w: w, paint: painter(w)}
+	list, err := releases(ctx, c, env)
+	if err != nil {
+		return err
+	}
+	old := map[string]string{} // what was there before the request, so that it is not taken for the answer
+	for _, r := range list {
+		old[r.Name] = r.ResourceVersion
+	}
 	started, base := time.Now(), env.Status.Release
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
@@ -60,50 +74,51 @@ func follow(ctx context.Context, w io.Writer, c client.Client, env *v1alpha1.Env
 		if err := c.Get(ctx, client.ObjectKeyFromObject(env), env); err != nil {
 			return err
 		}
-		handled := env.Status.HandledRequest == id
-		if !handled && env.Status.Release == base && time.Since(started) > deaf {
-			return fmt.Errorf("nobody took the request for %s: is the daemon running? (kubectl -n nexus-system get pods)", deaf)
-		}
-		release, err := newest(ctx, c, env, started)
-		if err != nil {
-			return err
-		}
-		if release != nil {
-			p.show(release)
-			if release.Status.Outcome != "" && (handled || release.Spec.Number > base) {
-				return p.end(release)
-			}
-			continue
-		}
-		if handled && env.Status.State == v1alpha1.StateIdle {
-			fmt.Fprintln(w, env.Status.RequestResult)
+		s := env.Status
+		handled := s.HandledRequest == id
+		switch {
+		case handled && s.RequestRelease == "" && s.State != v1alpha1.StateReleasing && s.State != v1alpha1.StateReverting:
+			fmt.Fprintln(w, s.RequestResult)
 			return nil
+		case !handled && s.Release == base && time.Since(started) > deaf:
+			return unheard(env)
+		}
+		name := s.RequestRelease
+		if !handled || name == "" { // what has to end before the request has its turn
+			name = fmt.Sprintf("%s-%d", env.Name, s.Release)
+		}
+		var rel v1alpha1.Release
+		if err := c.Get(ctx, client.ObjectKey{Namespace: env.Namespace, Name: name}, &rel); err != nil {
+			if client.IgnoreNotFound(err) != nil {
+				return err
+			}
+			continue // it is shown a moment later
+		}
+		stale := rel.Status.Outcome != "" && rel.ResourceVersion == old[name]
+		if handled && name == s.RequestRelease && (!stale || time.Since(started) > lag) && rel.Status.Outcome != "" {
+			p.show(&rel)
+			return p.end(&rel)
+		}
+		if !stale {
+			p.show(&rel)
 		}
 	}
 }
 
-// newest is the newest Release of the environment that began, or ended, after since.
-func newest(ctx context.Context, c client.Client, env *v1alpha1.Environment, since time.Time) (*v1alpha1.Release, error) {
-	list, err := releases(ctx, c, env)
-	if err != nil || len(list) == 0 {
-		return nil, err
+// unheard says why a request may not have been taken.
+func unheard(env *v1alpha1.Environment) error {
+	why := "the environment has no status: is the daemon running? (kubectl -n nexus-system get pods)"
+	if c := meta.FindStatusCondition(env.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+		why = fmt.Sprintf("the environment is %s: %s; if that is old: is the daemon running? (kubectl -n nexus-system get pods)", c.Reason, c.Message)
 	}
-	r := &list[0]
-	at := r.CreationTimestamp.Time
-	if r.Status.FinishedAt != nil {
-		at = r.Status.FinishedAt.Time
-	}
-	if at.Before(since.Truncate(time.Second)) {
-		return nil, nil
-	}
-	return r, nil
+	return fmt.Errorf("nobody took the request for %s; %s", deaf, why)
 }
 
 // progress prints what changed since it last looked, a line each: it reads the same in a terminal and in a log.
 type progress struct {
 	w     io.Writer
 	paint paint
-	begun bool
+	begun string // name of the release shown
 	phase string // those shown
 	wait  string
 	note  string
@@ -111,8 +126,8 @@ type progress struct {
 
 func (p *progress) show(r *v1alpha1.Release) {
 	s := r.Status
-	if !p.begun {
-		p.begun = true
+	if p.begun != r.Name {
+		*p = progress{w: p.w, paint: p.paint, begun: r.Name}
 		fmt.Fprintf(p.w, "release %d of %.10s %s\n", r.Spec.Number, r.Spec.Commit, p.paint.dim(r.Spec.Subject))
 	}
 	for _, phase := range s.Phases {

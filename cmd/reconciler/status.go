@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -116,7 +117,9 @@ func describeEnvironment(w io.Writer, e *v1alpha1.Environment) error {
 func releases(ctx context.Context, c client.Client, env *v1alpha1.Environment) ([]v1alpha1.Release, error) {
 	var list v1alpha1.ReleaseList
 	err := c.List(ctx, &list, client.InNamespace(env.Namespace), client.MatchingLabels{object.Domain + "environment-name": env.Name})
-	slices.SortFunc(list.Items, func(a, b v1alpha1.Release) int { return began(b).Compare(began(a)) })
+	slices.SortFunc(list.Items, func(a, b v1alpha1.Release) int { // times have whole seconds
+		return cmp.Or(began(b).Compare(began(a)), cmp.Compare(b.Spec.Number, a.Spec.Number))
+	})
 	return list.Items, err
 }
 
