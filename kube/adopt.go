@@ -36,7 +36,7 @@ func (w *writing) shed(ctx context.Context, live *unstructured.Unstructured) (*u
 		}
 		after, err := w.c.mergePatch(ctx, w.Request, w.mapping, live, map[string]any{"managedFields": entries})
 		var conflict *ConflictError
-		if !errors.As(err, &conflict) || try == busyTries {
+		if !errors.As(err, &conflict) || try == raceTries {
 			return after, err
 		}
 		if live, err = w.c.Read(ctx, w.Ref, w.Kind.Version); err != nil {
@@ -83,7 +83,7 @@ func (c *Cluster) Disown(ctx context.Context, live *unstructured.Unstructured) e
 		if errors.As(err, &gone) {
 			return nil
 		}
-		if !errors.As(err, &conflict) || try == busyTries {
+		if !errors.As(err, &conflict) || try == raceTries {
 			return err
 		}
 		if live, err = c.Read(ctx, ref, gvk.Version); errors.As(err, &gone) {
@@ -124,7 +124,7 @@ func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured)
 			_, err = c.replace(ctx, m, image, live)
 		}
 		var conflict *ConflictError
-		if !errors.As(err, &conflict) || try == busyTries {
+		if !errors.As(err, &conflict) || try == raceTries {
 			return err
 		}
 	}

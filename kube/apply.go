@@ -67,7 +67,8 @@ const unmatchable = "1"
 
 // Limits of repeating a write to a busy object, and of waiting where the API server says Retry-After.
 const (
-	busyTries    = 5
+	busyTries    = 5  // with growing pauses
+	raceTries    = 20 // at once, where a controller only has to be quicker with its status
 	busyDelay    = 20 * time.Millisecond
 	retriesAfter = 4
 )

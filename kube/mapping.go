@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -9,6 +10,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilversion "k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/object"
@@ -27,6 +30,7 @@ type kinds struct {
 	byKind  map[schema.GroupVersionKind]Mapping
 	failed  map[schema.GroupVersion]error // groups whose backend does not answer
 	fetched time.Time
+	server  *utilversion.Version // of the API server; nil until it was asked for
 }
 
 // rediscover is how old an answer of discovery must be before a kind that it lacks is asked for again.
@@ -53,6 +57,52 @@ func (c *Cluster) Mapping(ctx context.Context, gvk schema.GroupVersionKind) (Map
 		return Mapping{}, &UnavailableError{Cause: err}
 	}
 	return Mapping{}, &NoKindError{Kind: gvk}
+}
+
+// Version returns the version of a kind that the API server itself would prefer among those that it serves: the
+// most mature, then the newest. The error is a *NoKindError if it serves none.
+func (c *Cluster) Version(ctx context.Context, gk schema.GroupKind) (string, error) {
+	// A version that there never was makes Mapping ask discovery again where the kind is not known.
+	if best := c.kinds.best(gk); best != "" {
+		return best, nil
+	}
+	_, err := c.Mapping(ctx, gk.WithVersion(""))
+	if best := c.kinds.best(gk); best != "" {
+		return best, nil
+	}
+	return "", err
+}
+
+// best is the preferred version of a kind, as far as discovery told; empty if it told of none.
+func (k *kinds) best(gk schema.GroupKind) (best string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for gvk := range k.byKind {
+		if gvk.GroupKind() == gk && (best == "" || version.CompareKubeAwareVersionStrings(gvk.Version, best) > 0) {
+			best = gvk.Version
+		}
+	}
+	return best
+}
+
+// ServerVersion returns the version of the API server. It is asked for once, and again after discovery was.
+func (c *Cluster) ServerVersion(ctx context.Context) (*utilversion.Version, error) {
+	k := &c.kinds
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.server != nil {
+		return k.server, nil
+	}
+	info, err := c.discovery.ServerVersionWithContext(ctx)
+	if err != nil {
+		return nil, fault.Request{}.Classify(err)
+	}
+	v, err := utilversion.ParseGeneric(info.GitVersion) // "-gke.1" is a build, not a version before that one
+	if err != nil {
+		return nil, fmt.Errorf("read the version of the API server: %w", err)
+	}
+	k.server = v
+	return v, nil
 }
 
 // discover asks the API server for all it serves: two requests where discovery is aggregated. The caller holds the lock.
@@ -89,7 +139,7 @@ func (k *kinds) learn(lists []*metav1.APIResourceList, failed map[schema.GroupVe
 			k.byKind[gv.WithKind(r.Kind)] = Mapping{Resource: gv.WithResource(r.Name), Namespaced: r.Namespaced, verbs: r.Verbs}
 		}
 	}
-	k.failed, k.fetched = failed, time.Now()
+	k.failed, k.fetched, k.server = failed, time.Now(), nil
 	return nil
 }
 
@@ -109,8 +159,8 @@ func (k *kinds) listable() []schema.GroupVersionKind {
 		if !m.Namespaced || !slices.Contains(m.verbs, "list") {
 			continue
 		}
-		if have, ok := newest[gvk.GroupKind()]; !ok || have.Version > gvk.Version {
-			newest[gvk.GroupKind()] = gvk // "v1" sorts before "v1beta1"
+		if have, ok := newest[gvk.GroupKind()]; !ok || version.CompareKubeAwareVersionStrings(gvk.Version, have.Version) > 0 {
+			newest[gvk.GroupKind()] = gvk
 		}
 	}
 	out := make([]schema.GroupVersionKind, 0, len(newest))

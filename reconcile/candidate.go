@@ -97,9 +97,13 @@ func (r *Reconciler) validate(ctx context.Context, h journal.Head, c *candidate)
 	if err != nil {
 		return err
 	}
+	server, err := r.Cluster.ServerVersion(ctx)
+	if err != nil {
+		return err
+	}
 	checker := validate.Checker{
 		Environment: r.Environment, Policy: c.policy, Owned: sortedRecords(base.inventory),
-		World: lookup{cluster: r.Cluster, set: c.set}, SystemNamespace: r.System,
+		World: lookup{cluster: r.Cluster, set: c.set}, SystemNamespace: r.System, ServerVersion: server,
 	}
 	findings, err := checker.Check(ctx, c.set)
 	if err != nil {

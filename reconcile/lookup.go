@@ -26,13 +26,16 @@ func (l lookup) Metadata(ctx context.Context, ref object.Ref) (*metav1.PartialOb
 	if _, ours := l.set.Get(ref); ours {
 		return nil, nil
 	}
-	version, err := l.version(ctx, ref.GroupKind())
-	if err != nil || version == "" {
+	version, err := l.cluster.Version(ctx, ref.GroupKind())
+	var unknown *kube.NoKindError
+	if errors.As(err, &unknown) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	u, err := l.cluster.Read(ctx, ref, version)
 	var gone *kube.NotFoundError
-	var unknown *kube.NoKindError
 	switch {
 	case errors.As(err, &gone), errors.As(err, &unknown):
 		return nil, nil
@@ -47,21 +50,6 @@ func partial(u metav1.Object) *metav1.PartialObjectMetadata {
 		Name: u.GetName(), Namespace: u.GetNamespace(), UID: u.GetUID(), Labels: u.GetLabels(), Annotations: u.GetAnnotations(),
 		OwnerReferences: u.GetOwnerReferences(), ManagedFields: u.GetManagedFields(), DeletionTimestamp: u.GetDeletionTimestamp(),
 	}}
-}
-
-// version is one in which the cluster serves the kind; empty if it does not.
-func (l lookup) version(ctx context.Context, gk schema.GroupKind) (string, error) {
-	for _, v := range []string{"v1", "v2", "v1beta1", "v1beta2", "v1beta3", "v2beta1", "v1alpha1", "v1alpha2", "v1alpha3"} {
-		_, err := l.cluster.Mapping(ctx, gk.WithVersion(v))
-		if err == nil {
-			return v, nil
-		}
-		var unknown *kube.NoKindError
-		if !errors.As(err, &unknown) {
-			return "", err
-		}
-	}
-	return "", nil
 }
 
 // Scope implements validate.World.
