@@ -1,5 +1,5 @@
 // Command devcluster is a real Kubernetes control plane in one process, for trying things out: etcd, kube-apiserver,
-// kube-controller-manager, kube-scheduler, and nodes and pods that are only simulated.
+// kube-controller-manager, kube-scheduler, and nodes and pods that are only simulated. Called as kubectl, it is that.
 package main
 
 import (
@@ -10,15 +10,23 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
+	kubectl "k8s.io/kubectl/pkg/cmd"
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == "kubectl" { // a link by that name, for machines that have none
+		if err := kubectl.NewDefaultKubectlCommand().Execute(); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "devcluster:", err)
 		os.Exit(1)

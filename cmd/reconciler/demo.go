@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/e2e/cluster"
 )
 
@@ -45,7 +49,7 @@ step checks its own result and the demo fails loudly if one is wrong.`,
 		if once {
 			return nil
 		}
-		fmt.Fprintf(s.w, "\nEverything stays up until Ctrl-C. In another terminal:\n  export KUBECONFIG=%s\n  kubectl get environments,releases -A\n  git clone %s   # push to main, and see what happens\n", s.kubeconfig, s.repo.url())
+		s.invite(cmd.Context())
 		<-cmd.Context().Done()
 		return nil
 	}
@@ -105,7 +109,16 @@ func (s *stage) controlPlane(ctx context.Context, o *options, here bool) error {
 		if err != nil {
 			return err
 		}
-		s.client, s.config, s.kubeconfig = c, cfg, os.Getenv("KUBECONFIG")
+		for _, name := range demoEnvironments { // nobody's work is put at risk
+			ns := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: demoNamespace(name)}}
+			switch err := c.Get(ctx, client.ObjectKeyFromObject(&ns), &ns); {
+			case err == nil:
+				return fmt.Errorf("namespace %s exists in %s; the demo makes it itself and removes it at the end: use another cluster, or delete it", ns.Name, cfg.Host)
+			case client.IgnoreNotFound(err) != nil:
+				return fmt.Errorf("look for namespace %s: %w", ns.Name, err)
+			}
+		}
+		s.client, s.config = c, cfg
 		s.passed("using %s", cfg.Host)
 		return nil
 	}
@@ -129,11 +142,24 @@ func (s *stage) controlPlane(ctx context.Context, o *options, here bool) error {
 	return nil
 }
 
+// invite says how to play with what is up.
+func (s *stage) invite(ctx context.Context) {
+	fmt.Fprintf(s.w, "\nEverything stays up until Ctrl-C. In another terminal:\n")
+	if s.cluster != nil {
+		fmt.Fprintf(s.w, "  export KUBECONFIG=%s\n", s.kubeconfig)
+		if _, err := exec.LookPath("kubectl"); err != nil && cluster.Kubectl(ctx, s.dir) == nil {
+			fmt.Fprintf(s.w, "  export PATH=$PATH:%s\n", s.dir)
+		}
+	}
+	fmt.Fprintf(s.w, "  kubectl get environments,releases -A\n  git clone %s   # push to main, and see what happens\n", s.repo.url())
+}
+
 // close stops what the demo started, in reverse order.
 func (s *stage) close() {
 	if s.daemon != nil {
 		s.daemon.stop()
 	}
+	s.leave()
 	if s.cluster != nil {
 		if err := s.cluster.Stop(); err != nil {
 			fmt.Fprintln(s.w, err)
@@ -144,4 +170,28 @@ func (s *stage) close() {
 			fmt.Fprintln(s.w, err)
 		}
 	}
+}
+
+// leave takes away what the demo made in a cluster that is not its own.
+func (s *stage) leave() {
+	if s.cluster != nil || s.client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the demo's own context has ended by Ctrl-C
+	defer cancel()
+	for _, name := range demoEnvironments {
+		env := v1alpha1.Environment{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: demoNamespace(name)}}
+		err := s.client.Get(ctx, client.ObjectKeyFromObject(&env), &env)
+		if err == nil && len(env.Finalizers) > 0 { // the daemon that would take it off has ended
+			env.Finalizers = nil
+			err = s.client.Update(ctx, &env)
+		}
+		if err = client.IgnoreNotFound(err); err == nil {
+			err = s.client.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: env.Namespace}})
+		}
+		if client.IgnoreNotFound(err) != nil {
+			fmt.Fprintf(s.w, "remove namespace %s: %v\n", env.Namespace, err)
+		}
+	}
+	fmt.Fprintln(s.w, "\nremoved the demo's namespaces; CRDs and rights stay until `reconciler uninstall`")
 }

@@ -70,6 +70,15 @@ func Binary(ctx context.Context, progress io.Writer) (path string, err error) {
 	return path, evict(home, path)
 }
 
+// Kubectl makes dir/kubectl, that of the control plane's own version, for machines that have none. Errors are those of Binary.
+func Kubectl(ctx context.Context, dir string) error {
+	path, err := Binary(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return os.Symlink(path, filepath.Join(dir, "kubectl"))
+}
+
 // sources finds the devcluster module.
 func sources() (string, error) {
 	wd, err := os.Getwd()
