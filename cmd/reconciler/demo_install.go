@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +32,10 @@ func (s *stage) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := applyAll(ctx, discard{}, s.client, objects, false); err != nil {
+	if err := applyAll(ctx, io.Discard, s.client, objects, false); err != nil {
+		return err
+	}
+	if err := waitServed(ctx, s.client, s.config); err != nil {
 		return err
 	}
 	s.passed("installed CRDs and rights")
@@ -43,10 +47,6 @@ func (s *stage) install(ctx context.Context) error {
 	s.passed("environments staging and production, of one repository")
 	return s.start(ctx)
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 func demoNamespace(env string) string { return "platform-" + env }
 

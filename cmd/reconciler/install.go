@@ -12,9 +12,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -34,6 +39,7 @@ type installFlags struct {
 func newInstall(o *options) *cobra.Command {
 	var f installFlags
 	var export, dryRun bool
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Install the CRDs, the rights and the Deployment of the daemon, or print them",
@@ -43,6 +49,7 @@ func newInstall(o *options) *cobra.Command {
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "let the API server check everything, and write nothing")
 	cmd.Flags().StringVar(&f.image, "image", "", "image of the daemon; default: nexus-platform/reconciler:VERSION")
 	cmd.Flags().StringSliceVar(&f.components, "component", nil, "also install: servicemonitor, high-availability")
+	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait for the daemon to run; 0: not at all")
 	cmd.Flags().BoolVar(&f.noDaemon, "without-daemon", false, "only namespace, CRDs and rights, for a daemon that runs elsewhere")
 	_ = cmd.RegisterFlagCompletionFunc("component", cobra.FixedCompletions([]string{"servicemonitor", "high-availability"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -53,11 +60,18 @@ func newInstall(o *options) *cobra.Command {
 		if export {
 			return exportAll(cmd.OutOrStdout(), objects)
 		}
-		c, _, _, err := o.cluster()
+		c, cfg, _, err := o.cluster()
 		if err != nil {
 			return err
 		}
-		return applyAll(cmd.Context(), cmd.OutOrStdout(), c, objects, dryRun)
+		ctx, w := cmd.Context(), cmd.OutOrStdout()
+		if err := applyAll(ctx, w, c, objects, dryRun); err != nil || dryRun {
+			return err
+		}
+		if err := waitServed(ctx, c, cfg); err != nil || f.noDaemon || timeout == 0 {
+			return err
+		}
+		return waitRunning(ctx, w, c, timeout)
 	}
 	return cmd
 }
@@ -136,7 +150,7 @@ func exportAll(w io.Writer, objects []*unstructured.Unstructured) error {
 	return nil
 }
 
-// applyAll applies the manifests by server-side apply and waits for the definitions to be served.
+// applyAll applies the manifests by server-side apply.
 func applyAll(ctx context.Context, w io.Writer, c client.Client, objects []*unstructured.Unstructured, dryRun bool) error {
 	p := painter(w)
 	fresh := map[string]bool{} // namespaces that a dry-run does not make
@@ -158,14 +172,16 @@ func applyAll(ctx context.Context, w io.Writer, c client.Client, objects []*unst
 		}
 		fmt.Fprintf(w, "%s %s\n", p.green("✓"), object.RefOf(u))
 	}
-	if dryRun {
-		return nil
-	}
-	return waitServed(ctx, c)
+	return nil
 }
 
-// waitServed returns when Environments can be listed.
-func waitServed(ctx context.Context, c client.Client) error {
+// waitServed returns when Environments can be listed, and are known to whoever asks what there is: kubectl
+// would else say that there is no such kind for a moment after the install.
+func waitServed(ctx context.Context, c client.Client, cfg *rest.Config) error {
+	ask, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -174,7 +190,11 @@ func waitServed(ctx context.Context, c client.Client) error {
 		var list v1alpha1.EnvironmentList
 		err := c.List(ctx, &list, client.Limit(1))
 		if err == nil {
-			return nil
+			var known map[schema.GroupVersion]*metav1.APIResourceList
+			_, known, _, err = ask.GroupsAndMaybeResourcesWithContext(ctx)
+			if err == nil && (known == nil || known[v1alpha1.GroupVersion] != nil) { // nil: a server that tells of each group alone
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -183,6 +203,37 @@ func waitServed(ctx context.Context, c client.Client) error {
 		}
 	}
 }
+
+// waitRunning returns when the daemon does. The error says what holds its pods.
+func waitRunning(ctx context.Context, w io.Writer, c client.Client, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	fmt.Fprintln(w, "waiting for the daemon")
+	daemonKey := client.ObjectKey{Namespace: "nexus-system", Name: "nexus-reconciler"}
+	for {
+		var d appsv1.Deployment
+		err := c.Get(ctx, daemonKey, &d)
+		s := d.Status
+		if err == nil && s.ObservedGeneration == d.Generation && s.UpdatedReplicas == *d.Spec.Replicas && s.AvailableReplicas == *d.Spec.Replicas && s.Replicas == *d.Spec.Replicas {
+			fmt.Fprintf(w, "%s the daemon runs\n", painter(w).green("✓"))
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			why := ""
+			for _, cond := range s.Conditions {
+				if cond.Status != corev1.ConditionTrue || cond.Type == appsv1.DeploymentReplicaFailure {
+					why = ": " + cond.Message
+				}
+			}
+			return fmt.Errorf("installed, but the daemon does not run after %s%s; see kubectl -n %s describe pods", limit, why, daemonKey.Namespace)
+		case <-tick.C:
+		}
+	}
+}
+
 
 func newUninstall(o *options) *cobra.Command {
 	var dryRun, force bool
