@@ -234,7 +234,6 @@ func waitRunning(ctx context.Context, w io.Writer, c client.Client, limit time.D
 	}
 }
 
-
 func newUninstall(o *options) *cobra.Command {
 	var dryRun, force bool
 	cmd := &cobra.Command{
