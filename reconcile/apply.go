@@ -54,11 +54,27 @@ func blame(err error, a Action) error {
 	switch {
 	case errors.As(err, &wait), errors.As(err, &known):
 		return err
+	case a.Late && unserved(err):
+		return notServedYet(a)
 	case Judge(err) == Fail:
 		return &failure{reason: "ApplyFailed", phase: a.Phase, object: a.Ref.String(), message: err.Error()}
 	}
 	return fmt.Errorf("%s %s: %w", a.Do, a.Ref, err)
 }
+
+// unserved reports that the API server does not know the kind. Where its definition came with the same release that
+// passes: a server tells of a new kind only some time after it called the definition established, and each replica at its own time.
+func unserved(err error) bool {
+	var unknown *kube.NoKindError
+	return errors.As(err, &unknown)
+}
+
+func notServedYet(a Action) *pending {
+	return &pending{what: []string{a.Ref.String() + ": its kind is established, but not served yet"}, after: servedAgain}
+}
+
+// servedAgain is when to ask again for a kind that is not served yet.
+const servedAgain = 250 * time.Millisecond
 
 // create makes an object that is not there. One that is there already is ours only if it carries this release's stamp.
 func (r *Reconciler) create(ctx context.Context, w *work, o object.Object) (kube.Applied, error) {
@@ -150,6 +166,9 @@ func (r *Reconciler) barrier(ctx context.Context, w *work) error {
 		var exists *kube.ExistsError
 		if err == nil || errors.As(err, &exists) {
 			return nil // create decides whose it is
+		}
+		if unserved(err) {
+			return notServedYet(a)
 		}
 		if Judge(err) != Fail {
 			return err
