@@ -108,8 +108,12 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	run.projection.begun()
 	res, err := run.Pass(ctx, ask)
 	if release := run.projection.begun(); res.Request != "" {
+		if release == "" && res.Number > 0 {
+			release = fmt.Sprintf("%s-%d", env.Name, res.Number)
+		}
 		run.answer = answer{request: res.Request, text: res.Answer, release: release}
 	}
+	run.projection.settle(ctx, res.Head)
 	if ctx.Err() != nil { // SIGTERM: the release stays open, and start-up resumes it
 		return ctrl.Result{}, nil //nolint:nilerr // it is no fault of the environment's
 	}
@@ -197,6 +201,7 @@ func (c *Controller) after(ctx context.Context, env *v1alpha1.Environment, run *
 		return ctrl.Result{}, serr
 	}
 	c.note(env, run, res, err)
+	c.Log.Debug("pass", "environment", env.Name, "namespace", env.Namespace, "tip", res.Tip, "why", res.Why)
 	interval := 15 * time.Second
 	if env.Spec.Interval != nil {
 		interval = env.Spec.Interval.Duration
@@ -300,19 +305,23 @@ func (c *Controller) release(ctx context.Context, env *v1alpha1.Environment) (ti
 		return 0, err
 	}
 	run, err := c.start(ctx, env)
-	if err != nil {
+	var config *ConfigError
+	switch {
+	case errors.As(err, &config):
 		c.Recorder.Eventf(env, nil, "Warning", "Orphaned", "Delete", "the objects stay: %s", truncate(err.Error(), 900))
 		return 0, nil
+	case err != nil:
+		return 0, err // of the world: tried again, so that what is to go is not left behind
 	}
 	res, err := run.Pass(ctx, reconcile.Ask{Remove: true})
 	if err != nil {
 		c.note(env, run, res, err)
 		return run.faults.NextBackOff(), nil
 	}
-	if res.Head.Good != nil && res.Head.Good.Set == "" || res.Why == "nothing is deployed" || res.Why == "released" {
+	if res.Removed {
 		return 0, c.forgetJournal(ctx, env)
 	}
-	return max(res.After, 200*time.Millisecond), nil
+	return max(min(res.After, time.Second), 50*time.Millisecond), nil
 }
 
 // powerless says why the environment's identity can no longer delete anything, or nothing.

@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,18 +11,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/reconcile"
 )
 
-// projection shows the releases of one environment as Release resources and events.
+// projection shows the releases of one environment as Release resources, events and log lines.
 // It writes beside the release, not in its way: what happens within a moment is written once.
 type projection struct {
 	client      client.Client
@@ -33,10 +32,24 @@ type projection struct {
 	delay       time.Duration // how long a change may wait for the next one
 
 	mu      sync.Mutex
-	pending map[string]*v1alpha1.Release // by name: as it should be shown
-	drift   []v1alpha1.Drift             // newest first
-	newest  string                       // name of the release that began, or was refused, since begun was asked
+	shown   map[string]*shownRelease // by name
+	drift   []v1alpha1.Drift         // newest first
+	newest  string                   // name of the release that began, or was refused, since begun was asked
+	ended   bool                     // one ended since settle was asked
+	checked bool                     // what a process before this one left behind was looked at
 	ring    chan struct{}
+
+	writing sync.Mutex // one flush at a time
+}
+
+// shownRelease is one Release resource.
+type shownRelease struct {
+	want *v1alpha1.Release
+	have *v1alpha1.Release // as the API server has it; nil: not written by this process
+}
+
+func (r *shownRelease) written() bool {
+	return r.have != nil && equality.Semantic.DeepEqual(r.want.Status, r.have.Status)
 }
 
 const driftShown = 20
@@ -44,7 +57,7 @@ const driftShown = 20
 func newProjection(c client.Client, rec events.EventRecorder, log *slog.Logger, env *v1alpha1.Environment) *projection {
 	return &projection{
 		client: c, recorder: rec, log: log, environment: env, delay: 300 * time.Millisecond,
-		pending: map[string]*v1alpha1.Release{}, drift: slices.Clone(env.Status.Drift), ring: make(chan struct{}, 1),
+		shown: map[string]*shownRelease{}, drift: slices.Clone(env.Status.Drift), ring: make(chan struct{}, 1),
 	}
 }
 
@@ -61,19 +74,17 @@ func (p *projection) observe(e reconcile.Event) {
 		return
 	}
 	name := releaseName(p.environment.Name, e.Release)
-	rel := p.pending[name]
+	rel := p.shown[name]
 	if rel == nil {
-		rel = &v1alpha1.Release{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: p.environment.Namespace}}
-		p.pending[name] = rel
+		rel = &shownRelease{want: &v1alpha1.Release{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: p.environment.Namespace}}}
+		p.shown[name] = rel
 	}
-	show(rel, p.environment, e)
+	show(rel.want, p.environment, e)
+	p.ended = p.ended || e.Kind == reconcile.EventEnded
 	if e.Kind == reconcile.EventBegan || e.Release.Outcome == v1alpha1.Refused {
 		p.newest = name
 	}
-	select {
-	case p.ring <- struct{}{}:
-	default:
-	}
+	p.nudge()
 }
 
 // releaseName is stable: a release has one resource, however often it is taken over. A
@@ -92,12 +103,12 @@ func show(rel *v1alpha1.Release, env *v1alpha1.Environment, e reconcile.Event) {
 	rel.Spec = v1alpha1.ReleaseSpec{Environment: env.Name, Number: in.Number, Commit: in.Commit, Kind: in.Kind, By: in.By, Subject: in.Subject}
 	s := &rel.Status
 	s.ShortCommit = in.Commit[:min(len(in.Commit), 10)]
-	began := metav1.NewTime(in.Began)
+	began := seconds(in.Began)
 	s.StartedAt = &began
 	if in.Changes != nil {
 		s.Changes = in.Changes
 	}
-	at := metav1.NewTime(e.At)
+	at := seconds(e.At)
 	switch e.Kind {
 	case reconcile.EventPhase:
 		closePhase(s, at)
@@ -109,7 +120,7 @@ func show(rel *v1alpha1.Release, env *v1alpha1.Environment, e reconcile.Event) {
 		s.Message, s.Waiting = "undoing: "+e.Message, nil
 	case reconcile.EventEnded:
 		closePhase(s, at)
-		ended := metav1.NewTime(in.Ended)
+		ended := seconds(in.Ended)
 		s.FinishedAt, s.Waiting = &ended, nil
 		s.Outcome, s.Reason, s.Message, s.Object, s.Kept = in.Outcome, in.Reason, in.Message, in.Object, in.Kept
 		s.Findings = in.Findings[:min(len(in.Findings), 100)]
@@ -118,6 +129,12 @@ func show(rel *v1alpha1.Release, env *v1alpha1.Environment, e reconcile.Event) {
 		}
 	}
 	releaseConditions(s, at)
+}
+
+// seconds is a time as the API server keeps it, so that what was written can be compared with what is wanted.
+func seconds(t time.Time) metav1.Time {
+	m := metav1.NewTime(t)
+	return m.Rfc3339Copy()
 }
 
 func closePhase(s *v1alpha1.ReleaseStatus, at metav1.Time) {
@@ -160,9 +177,36 @@ func (p *projection) emit(e reconcile.Event) {
 		kind, reason = corev1.EventTypeWarning, "Drift"
 		note = fmt.Sprintf("%s was %s by %s (%s): %s", e.Drift.Object, e.Drift.Verb, e.Drift.Manager, e.Drift.Action, strings.Join(e.Drift.Fields, ", "))
 	default:
+		p.trace(e)
 		return
 	}
+	level := slog.LevelInfo
+	if kind == corev1.EventTypeWarning {
+		level = slog.LevelWarn
+	}
+	p.log.Log(context.Background(), level, reason, "environment", p.environment.Name, "namespace", p.environment.Namespace, "message", note)
 	p.recorder.Eventf(p.environment, nil, kind, reason, "Reconcile", "%s", truncate(note, 1000))
+}
+
+// trace logs the steps of a release, for who looks for a fault.
+func (p *projection) trace(e reconcile.Event) {
+	about := []any{"environment", p.environment.Name, "namespace", p.environment.Namespace}
+	if e.Release != nil {
+		about = append(about, "commit", e.Release.Commit)
+	}
+	if e.Phase != 0 {
+		about = append(about, "phase", e.Phase.String())
+	}
+	if e.Object.Name != "" {
+		about = append(about, "object", e.Object.String())
+	}
+	if len(e.Waiting) > 0 {
+		about = append(about, "waits for", strings.Join(e.Waiting, "; "))
+	}
+	if e.Message != "" {
+		about = append(about, "message", e.Message)
+	}
+	p.log.Debug(string(e.Kind), about...)
 }
 
 // truncate keeps an event's note within what the API server takes (1 KiB).
@@ -171,69 +215,6 @@ func truncate(s string, n int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:n], "") + "…"
-}
-
-// run writes what was observed until ctx ends.
-func (p *projection) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.ring:
-		}
-		timer := time.NewTimer(p.delay)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if err := p.flush(ctx); err != nil && ctx.Err() == nil {
-			p.log.Warn("show releases", "environment", p.environment.Name, "error", err)
-		}
-	}
-}
-
-// flush writes every Release that changed. One that cannot be written stays pending until the next event.
-func (p *projection) flush(ctx context.Context) error {
-	p.mu.Lock()
-	todo := make([]*v1alpha1.Release, 0, len(p.pending))
-	for _, rel := range p.pending {
-		todo = append(todo, rel.DeepCopy())
-	}
-	p.mu.Unlock()
-	for _, rel := range todo {
-		if err := p.write(ctx, rel); err != nil {
-			return fmt.Errorf("%s: %w", rel.Name, err)
-		}
-		p.mu.Lock()
-		if now := p.pending[rel.Name]; now != nil && now.Status.Outcome != "" && equality.Semantic.DeepEqual(now.Status, rel.Status) {
-			delete(p.pending, rel.Name)
-		}
-		p.mu.Unlock()
-	}
-	return nil
-}
-
-func (p *projection) write(ctx context.Context, rel *v1alpha1.Release) error {
-	status := rel.Status
-	owner := metav1.NewControllerRef(p.environment, v1alpha1.GroupVersion.WithKind("Environment"))
-	rel.OwnerReferences = []metav1.OwnerReference{*owner}
-	err := p.client.Create(ctx, rel)
-	if apierrors.IsAlreadyExists(err) {
-		err = p.client.Get(ctx, client.ObjectKeyFromObject(rel), rel)
-		if err == nil && len(status.Phases) < len(rel.Status.Phases) {
-			status.Phases = rel.Status.Phases // of before a restart
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if equality.Semantic.DeepEqual(rel.Status, status) {
-		return nil
-	}
-	rel.Status = status
-	return p.client.Status().Update(ctx, rel)
 }
 
 // begun returns the name of the release that began, or was refused, since it was asked last.
@@ -252,23 +233,35 @@ func (p *projection) newestDrift() []v1alpha1.Drift {
 	return slices.Clone(p.drift)
 }
 
-// forget deletes the oldest Release resources beyond the limit.
-func (p *projection) forget(ctx context.Context, limit int) error {
-	var list v1alpha1.ReleaseList
-	err := p.client.List(ctx, &list, client.InNamespace(p.environment.Namespace), client.MatchingLabels{object.Domain + "environment-name": p.environment.Name})
-	if err != nil || len(list.Items) <= limit {
-		return err
+// settle shows how a release ended before the next one may begin: a crash can then hide no more than the newest one, and
+// what became of that is in the head, from which the first call of a process shows it.
+func (p *projection) settle(ctx context.Context, h journal.Head) {
+	p.mu.Lock()
+	recall := !p.checked && h.Exists()
+	p.checked = p.checked || recall
+	if recall && h.Last != nil && !p.ended {
+		p.recall(h.Last)
 	}
-	slices.SortFunc(list.Items, func(a, b v1alpha1.Release) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Spec.Number, b.Spec.Number))
-	})
-	for i := range list.Items[:len(list.Items)-limit] {
-		if list.Items[i].Status.Outcome == "" {
-			continue
-		}
-		if err := p.client.Delete(ctx, &list.Items[i]); client.IgnoreNotFound(err) != nil {
-			return err
-		}
+	ended := p.ended
+	p.ended = false
+	p.mu.Unlock()
+	if !ended {
+		return
 	}
-	return nil
+	if err := p.flush(ctx); err != nil {
+		p.nudge()
+	}
+}
+
+// recall wants the newest release that ended to be shown as ended. Where it is already, nothing is written.
+func (p *projection) recall(last *journal.Outcome) {
+	e := reconcile.Event{At: last.FinishedAt, Kind: reconcile.EventEnded, Release: &reconcile.ReleaseInfo{
+		Number: last.Number, Commit: last.Commit, Kind: last.Kind, By: last.By, Subject: last.Subject, Outcome: v1alpha1.Outcome(last.Outcome),
+		Reason: last.Reason, Message: last.Message, Object: last.Object, Kept: last.Kept, Began: last.BegunAt, Ended: last.FinishedAt,
+	}, Phase: last.Phase}
+	name := releaseName(p.environment.Name, e.Release)
+	rel := &v1alpha1.Release{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: p.environment.Namespace}}
+	show(rel, p.environment, e)
+	p.shown[name] = &shownRelease{want: rel}
+	p.ended = true
 }

@@ -66,7 +66,8 @@ type Release struct {
 	By      string    `json:"by,omitempty"`
 	Subject string    `json:"subject,omitempty"`
 	BegunAt time.Time `json:"begunAt"`
-	Epoch   int64     `json:"epoch"` // of its begin: the stamp of what it creates
+	Epoch   int64     `json:"epoch"`             // of its begin: the stamp of what it creates
+	Request string    `json:"request,omitempty"` // of a person, that it carries out
 
 	Set    string `json:"set"` // bundles
 	Plan   string `json:"plan"`
@@ -107,6 +108,10 @@ type Pin struct {
 type Outcome struct {
 	Number     int64        `json:"number"`
 	Commit     string       `json:"commit"`
+	Kind       string       `json:"kind,omitempty"`
+	By         string       `json:"by,omitempty"`
+	Subject    string       `json:"subject,omitempty"`
+	BegunAt    time.Time    `json:"begunAt,omitzero"`
 	Outcome    string       `json:"outcome"`
 	Reason     string       `json:"reason,omitempty"`
 	Phase      object.Phase `json:"phase,omitzero"`
@@ -141,11 +146,18 @@ func (h Head) next(s State) Head {
 // bundle, so that bundles without a head mean that the head was lost.
 func (h Head) First() Head { return h.next(Idle) }
 
-// Prepare opens a release; union is the inventory of the old world and the new one (S3).
-func (h Head) Prepare(rel Release, union string) Head {
+// Prepare opens a release; union is the inventory of the old world and the new one (S3). With
+// pin, the environment is held on its commit from now on.
+func (h Head) Prepare(rel Release, union string, pin *Pin) Head {
 	h = h.next(Prepared)
 	rel.Epoch = h.Epoch
 	h.Number, h.Inventory, h.Release = rel.Number, union, &rel
+	if rel.Request != "" {
+		h.Request = rel.Request
+	}
+	if pin != nil {
+		h.Pin = pin
+	}
 	return h
 }
 
@@ -178,9 +190,9 @@ func (h Head) Abort(why Failure) Head {
 }
 
 // Done closes a decided release (S13).
-func (h Head) Done(mark Mark, inventory string, bakeUntil, now time.Time) Head {
+func (h Head) Done(mark Mark, message, inventory string, bakeUntil, now time.Time) Head {
 	h = h.next(Idle)
-	h.Last = &Outcome{Number: h.Release.Number, Commit: h.Release.Commit, Outcome: "Succeeded", FinishedAt: now}
+	h.Last = h.Release.ended(Outcome{Outcome: "Succeeded", Message: message, FinishedAt: now})
 	if h.Release.Kind == "return" {
 		h.Previous = nil // what it came from fell ill: it is nothing to go back to
 	} else if h.Good == nil || h.Good.Set != mark.Set || h.Good.Policy != mark.Policy {
@@ -193,8 +205,8 @@ func (h Head) Done(mark Mark, inventory string, bakeUntil, now time.Time) Head {
 // Undone closes a release that was undone (R3); bad says whether its commit is remembered as bad.
 func (h Head) Undone(out Outcome, inventory string, bad bool) Head {
 	h = h.next(Idle)
-	out.Number, out.Commit, out.Message = h.Release.Number, h.Release.Commit, clip(out.Message)
-	h.Last = &out
+	h.Last = h.Release.ended(out)
+	out = *h.Last
 	if bad {
 		h = h.quarantine(Bad{Commit: out.Commit, Release: out.Number, Reason: out.Reason, At: out.FinishedAt})
 	}
@@ -203,6 +215,13 @@ func (h Head) Undone(out Outcome, inventory string, bad bool) Head {
 	}
 	h.Inventory, h.Release = inventory, nil
 	return h
+}
+
+// ended is how the release is remembered.
+func (r *Release) ended(out Outcome) *Outcome {
+	out.Number, out.Commit, out.Kind, out.By, out.Subject, out.BegunAt = r.Number, r.Commit, r.Kind, r.By, r.Subject, r.BegunAt
+	out.Message = clip(out.Message)
+	return &out
 }
 
 // Quarantine remembers a commit as bad although its release was decided: it fell ill while it baked.
@@ -222,13 +241,6 @@ func (h Head) Lift(commit, request string) Head {
 	h = h.next(h.State)
 	h.Pin, h.Request = nil, request
 	h.Bad = slices.DeleteFunc(slices.Clone(h.Bad), func(b Bad) bool { return commit == "" || b.Commit == commit })
-	return h
-}
-
-// PinTo holds the environment on a commit.
-func (h Head) PinTo(commit, by, request string, now time.Time) Head {
-	h = h.next(h.State)
-	h.Pin, h.Request = &Pin{Commit: commit, By: by, At: now}, request
 	return h
 }
 

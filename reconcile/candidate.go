@@ -22,6 +22,8 @@ type candidate struct {
 	policyBytes []byte
 	judge       *health.Judge
 	warnings    []string
+	request     string       // of a person, that it carries out
+	pin         *journal.Pin // that comes with it
 }
 
 // RefusedError says why a commit is not released; nothing was written.

@@ -10,10 +10,10 @@ import (
 )
 
 // deploy proves a commit and begins its release: S0 to S3 of the protocol. Any fault of the commit refuses it.
-func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, named bool) (Result, error) {
+func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, q *v1alpha1.Request) (Result, error) {
 	info := ReleaseInfo{Number: h.Number + 1, Commit: step.Commit, Kind: KindDeploy, Began: r.Now()}
 	r.tell(Event{Kind: EventDetected, Release: &info, Message: step.Why})
-	c, err := r.admit(ctx, h, step.Commit, named)
+	c, err := r.admit(ctx, h, step.Commit, q != nil && q.Commit != "")
 	if c != nil {
 		info = c.info
 	}
@@ -21,10 +21,13 @@ func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, name
 		r.same = step.Commit
 		return Result{Head: h, Why: "the commit describes what is deployed already"}, nil
 	}
-	if err == nil {
-		return r.begin(ctx, h, c)
+	if err != nil {
+		return r.refuse(h, info, err)
 	}
-	return r.refuse(h, info, err)
+	if q != nil {
+		c.request = q.ID
+	}
+	return r.begin(ctx, h, c)
 }
 
 // refuse tells why a commit is not released; what is the world's fault stays an error, and the commit is tried again.
@@ -78,7 +81,8 @@ func (r *Reconciler) begin(ctx context.Context, h journal.Head, c *candidate) (R
 	if err != nil {
 		return Result{Head: h}, err
 	}
-	next := h.Prepare(rel, union)
+	rel.Request = c.request
+	next := h.Prepare(rel, union, c.pin)
 	if h, err = r.swap(ctx, h, next); err != nil {
 		return Result{}, fmt.Errorf("begin release %d: %w", rel.Number, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nexus-platform/reconciler/failpoint"
@@ -22,7 +23,12 @@ type failure struct {
 }
 
 func (f *failure) Error() string {
-	return fmt.Sprintf("phase %s: %s: %s: %s", f.phase, f.object, f.reason, f.message)
+	return "phase " + f.phase.String() + ": " + because(f.object, f.reason, f.message)
+}
+
+// because joins what is known of a reason.
+func because(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
 }
 
 // pending says that a phase is not done yet: the pass returns, and watch events bring the environment back.

@@ -47,8 +47,12 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 		return Result{Head: h}, err
 	}
 	now := r.Now()
+	message := fmt.Sprintf("%s is deployed and verified", short(h.Release.Commit))
+	if h.Release.Kind == KindRemove {
+		message = "everything was taken away"
+	}
 	mark := journal.Mark{Release: h.Release.Number, Commit: h.Release.Commit, Set: h.Release.Set, Policy: h.Release.Policy, At: now, Ill: illBefore(w.plan)}
-	next := h.Done(mark, digest, now.Add(w.candidate.policy.Spec.Bake.Duration), now)
+	next := h.Done(mark, message, digest, now.Add(w.candidate.policy.Spec.Bake.Duration), now)
 	failpoint.Here(failpoint.DoneBefore)
 	if h, err = r.swap(ctx, h, next); err != nil {
 		return Result{}, fmt.Errorf("close release %d: %w", w.candidate.info.Number, err)
@@ -58,7 +62,7 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 	r.drifted = nil
 	info := w.candidate.info
 	info.Outcome, info.Ended, info.Changes = v1alpha1.Succeeded, now, w.plan.Counts()
-	info.Message = fmt.Sprintf("%s is deployed and verified", short(info.Commit))
+	info.Message = message
 	for _, a := range w.plan.Actions {
 		if a.Do == Keep {
 			info.Kept = append(info.Kept, a.Ref.String())

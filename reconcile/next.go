@@ -21,6 +21,7 @@ const (
 	Rollback Verb = "rollback" // a person wants an older release
 	Retry    Verb = "retry"    // a person lifts a quarantine
 	Remove   Verb = "remove"   // the environment is being deleted: release the empty set
+	Removed  Verb = "removed"  // that is done
 )
 
 // Sight is what Next looks at beside the head.
@@ -52,8 +53,8 @@ func Next(h journal.Head, s Sight) Step {
 		return Step{Verb: Resume, Commit: h.Release.Commit, Why: "a release is open"}
 	}
 	if s.Remove {
-		if h.Good == nil && h.Inventory == "" {
-			return Step{Verb: Rest, Why: "nothing is deployed"}
+		if h.Good == nil && h.Inventory == "" || h.Good != nil && h.Good.Commit == "" {
+			return Step{Verb: Removed, Why: "nothing is deployed"}
 		}
 		return Step{Verb: Remove, Why: "the environment is being deleted"}
 	}

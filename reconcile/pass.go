@@ -17,12 +17,16 @@ func (r *Reconciler) Pass(ctx context.Context, ask Ask) (Result, error) {
 	if err != nil {
 		return Result{}, r.halt(h, err)
 	}
+	before := ""
 	if ask.Request != nil && (ask.Request.ID == r.handled || ask.Request.ID == h.Request) {
-		ask.Request = nil
+		before, ask.Request = ask.Request.ID, nil
 	}
 	tip, tipErr := r.tip(ctx, h, ask)
 	res, err := r.act(ctx, h, ask, tip)
 	res.Tip, res.TipErr = tip, tipErr
+	if before != "" && before != r.handled { // by a process that could not tell any more
+		r.handled, res.Request, res.Answer, res.Number = before, before, "taken up before a restart", h.Number
+	}
 	if refusal := r.refused[tip]; res.Refused == nil && refusal != nil {
 		res.Refused = refusal
 	}
@@ -81,7 +85,7 @@ func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip strin
 	case Deploy:
 		delete(r.refused, step.Commit)
 		if h, err = r.lift(ctx, h, step, ask); err == nil {
-			res, err = r.deploy(ctx, h, step, ask.Request != nil && ask.Request.Commit != "")
+			res, err = r.deploy(ctx, h, step, ask.Request)
 		}
 	case Rollback:
 		res, err = r.rollback(ctx, h, ask.Request)
@@ -93,6 +97,8 @@ func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip strin
 		res, err = r.goBack(ctx, h)
 	case Remove:
 		res, err = r.remove(ctx, h)
+	case Removed:
+		res = Result{Head: h, Removed: true}
 	default:
 		res, err = r.repair(ctx, h, ask.Suspended)
 	}
@@ -133,6 +139,9 @@ func (r *Reconciler) resume(ctx context.Context, h journal.Head, ask Ask, tip st
 	w, err := r.load(ctx, h)
 	if err != nil {
 		return Result{Head: h}, r.halt(h, err)
+	}
+	if q := ask.Request; q != nil && (q.Verb == v1alpha1.VerbRollback || q.Verb == v1alpha1.VerbApply && q.Commit != "" && q.Commit != h.Release.Commit) {
+		return r.abort(ctx, h, w, &failure{reason: reasonSuperseded, phase: h.Release.Phase, message: fmt.Sprintf("%s was asked for by %s", q.Verb, q.By)})
 	}
 	newer := tip != "" && tip != h.Release.Commit && !h.Quarantined(tip) && r.refused[tip] == nil &&
 		h.Release.Kind == KindDeploy && !ask.Suspended && (h.Good == nil || tip != h.Good.Commit)
@@ -185,10 +194,8 @@ func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.R
 		info.Kind = KindRollback
 		return r.refuse(h, info, err)
 	}
-	c.info.By = q.By
-	if h, err = r.swap(ctx, h, h.PinTo(c.info.Commit, q.By, q.ID, r.Now())); err != nil {
-		return Result{}, fmt.Errorf("pin %s: %w", short(c.info.Commit), err)
-	}
+	c.info.By, c.request = q.By, q.ID
+	c.pin = &journal.Pin{Commit: c.info.Commit, By: q.By, At: r.Now()}
 	return r.begin(ctx, h, c)
 }
 
@@ -223,8 +230,7 @@ func (r *Reconciler) remove(ctx context.Context, h journal.Head) (Result, error)
 	if err := c.adopt("release.yaml", r.Now); err != nil {
 		return Result{Head: h}, err
 	}
-	noWait := c.policy.Spec.Settle
-	noWait.Duration, c.policy.Spec.Bake.Duration = 0, 0
+	c.policy.Spec.Settle.Duration, c.policy.Spec.Bake.Duration = 0, 0 // nothing is left that could be healthy
 	return r.begin(ctx, h, c)
 }
 

@@ -82,6 +82,8 @@ type Result struct {
 	Ill     string           // what is unhealthy since the decision
 	Request string           // id of the request that was carried out
 	Answer  string           // what became of it
+	Number  int64            // of the release that it became, where that began in another process
+	Removed bool             // everything of an environment that is being deleted is gone
 	Why     string           // what the pass decided, for people
 }
 

@@ -269,7 +269,7 @@ func (r *Reconciler) undone(ctx context.Context, h journal.Head, w *work, invent
 	info := w.candidate.info
 	info.Outcome, info.Reason, info.Object, info.Kept, info.Ended = outcome, f.Reason, f.Object, kept, r.Now()
 	info.Changes = w.plan.Counts()
-	info.Message = fmt.Sprintf("%s in phase %s: %s: %s", f.Reason, f.Phase, f.Object, f.Message)
+	info.Message = because(fmt.Sprintf("%s in phase %s", f.Reason, f.Phase), f.Object, f.Message)
 	if outcome == v1alpha1.Halted {
 		info.Message += fmt.Sprintf("; this was the first release, so its objects were kept: push a commit that mends it, or set onFirstFailure: undo and run `reconciler retry %s`", r.Environment.Name)
 	}
