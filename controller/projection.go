@@ -46,6 +46,8 @@ type projection struct {
 type shownRelease struct {
 	want *v1alpha1.Release
 	have *v1alpha1.Release // as the API server has it; nil: not written by this process
+	// recalled: of a process before this one, which has shown it most likely.
+	recalled bool
 }
 
 func (r *shownRelease) written() bool {
@@ -185,7 +187,23 @@ func (p *projection) emit(e reconcile.Event) {
 		level = slog.LevelWarn
 	}
 	p.log.Log(context.Background(), level, reason, "environment", p.environment.Name, "namespace", p.environment.Namespace, "message", note)
-	p.recorder.Eventf(p.environment, nil, kind, reason, "Reconcile", "%s", truncate(note, 1000))
+	p.recorder.Eventf(p.environment, p.related(e), kind, reason, "Reconcile", "%s", truncate(note, 1000))
+}
+
+// related is what an event is about beside the environment. Events of one reason about the same are counted as
+// one, with the text of the first; so another object, or another release, must be another event.
+func (p *projection) related(e reconcile.Event) *corev1.ObjectReference {
+	if e.Drift != nil {
+		kind, name, _ := strings.Cut(e.Drift.Object, "/")
+		namespace, name, namespaced := strings.Cut(name, "/")
+		if !namespaced {
+			namespace, name = "", namespace
+		}
+		return &corev1.ObjectReference{Kind: kind, Namespace: namespace, Name: name}
+	}
+	return &corev1.ObjectReference{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: "Release", Namespace: p.environment.Namespace, Name: releaseName(p.environment.Name, e.Release),
+	}
 }
 
 // trace logs the steps of a release, for who looks for a fault.
@@ -262,6 +280,6 @@ func (p *projection) recall(last *journal.Outcome) {
 	name := releaseName(p.environment.Name, e.Release)
 	rel := &v1alpha1.Release{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: p.environment.Namespace}}
 	show(rel, p.environment, e)
-	p.shown[name] = &shownRelease{want: rel}
+	p.shown[name] = &shownRelease{want: rel, recalled: true}
 	p.ended = true
 }

@@ -75,7 +75,7 @@ func (p *projection) flush(ctx context.Context) error {
 	todo := make([]shownRelease, 0, len(p.shown))
 	for _, rel := range p.shown {
 		if !rel.written() {
-			todo = append(todo, shownRelease{want: rel.want.DeepCopy(), have: rel.have})
+			todo = append(todo, shownRelease{want: rel.want.DeepCopy(), have: rel.have, recalled: rel.recalled})
 		}
 	}
 	p.mu.Unlock()
@@ -101,6 +101,11 @@ func (p *projection) flush(ctx context.Context) error {
 
 // write makes a Release what it should be, and returns it as the API server has it.
 func (p *projection) write(ctx context.Context, rel shownRelease) (*v1alpha1.Release, error) {
+	if rel.recalled {
+		if out, err := p.merge(ctx, rel.want); !apierrors.IsNotFound(err) {
+			return out, err
+		}
+	}
 	out := rel.want.DeepCopy()
 	if rel.have == nil {
 		out.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(p.environment, v1alpha1.GroupVersion.WithKind("Environment"))}

@@ -10,7 +10,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/nexus-platform/reconciler/render"
 )
@@ -65,6 +67,11 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "reconciler"},
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			if cmd.Name() != "run" { // without a logger, the library prints a stack after half a minute
+				ctrl.SetLogger(logr.Discard())
+			}
+		},
 	}
 	o.config.AddFlags(root.PersistentFlags())
 	root.AddCommand(

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,8 +10,11 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -82,11 +86,34 @@ func run(cmd *cobra.Command, o *options, f *runFlags) error {
 	if err != nil {
 		return err
 	}
+	assembly, err := o.assembly(cfg, f.cache, log)
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "namespace", o.system)
+	for {
+		err := lead(cmd.Context(), o.system, cfg, s, f, assembly, log)
+		if err == nil || cmd.Context().Err() != nil || err.Error() != leadershipLost {
+			return err
+		}
+		// The API server was away for longer than the Lease lasts, or somebody else took it. What this process
+		// knew is void, but it need not end: it stands in line for the Lease again, as a new one would.
+		log.Warn("the Lease was lost; standing in line for it again")
+	}
+}
+
+// leadershipLost is the text of the error with which a manager ends that could not renew its Lease. It has no type.
+const leadershipLost = "leader election lost"
+
+// lead runs a manager until ctx ends or the Lease is lost.
+func lead(ctx context.Context, system string, cfg *rest.Config, s *runtime.Scheme, f *runFlags, assembly *controller.Assembly, log *slog.Logger) error {
 	renew, retry := f.lease*2/3, f.lease/6
+	again := true // a second manager of a process has a controller of the same name
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: s, LeaderElection: f.leaderElect, LeaderElectionID: "nexus-reconciler", LeaderElectionNamespace: o.system,
+		Scheme: s, LeaderElection: f.leaderElect, LeaderElectionID: "nexus-reconciler", LeaderElectionNamespace: system,
 		LeaderElectionReleaseOnCancel: true, LeaseDuration: &f.lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Metrics: server.Options{BindAddress: f.metricsAddr}, HealthProbeBindAddress: f.healthAddr,
+		Controller: config.Controller{SkipNameValidation: &again},
 	})
 	if err != nil {
 		return err
@@ -97,10 +124,6 @@ func run(cmd *cobra.Command, o *options, f *runFlags) error {
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	assembly, err := o.assembly(cfg, f.cache, log)
-	if err != nil {
-		return err
-	}
 	c := &controller.Controller{
 		Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("nexus-reconciler"), Assembly: assembly,
 		Workers: f.workers, Log: log, Now: time.Now,
@@ -109,6 +132,5 @@ func run(cmd *cobra.Command, o *options, f *runFlags) error {
 		return err
 	}
 	defer c.Close()
-	log.Info("starting", "version", version, "namespace", o.system)
-	return mgr.Start(cmd.Context())
+	return mgr.Start(ctx)
 }
