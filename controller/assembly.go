@@ -70,24 +70,19 @@ func (a *Assembly) Assemble(ctx context.Context, env *v1alpha1.Environment, chan
 	if err != nil {
 		return nil, err
 	}
+	if err := a.account(ctx, env, secrets); err != nil {
+		return nil, err
+	}
 	home, journalNamespace, err := a.target(env, keys)
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(home)
-	if err != nil {
-		return nil, err
-	}
-	secretMetadata, err := metadata.NewForConfig(home)
+	log, err := a.journal(env, home, journalNamespace)
 	if err != nil {
 		return nil, err
 	}
 	r := &reconcile.Reconciler{
-		Environment: env, Repository: repository, System: a.Namespace, Log: a.Log, Now: a.Now, Observe: observe,
-		Journal: &journal.Journal{
-			Secrets: client.CoreV1().Secrets(journalNamespace), Metadata: secretMetadata.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(journalNamespace),
-			Environment: env.UID, Now: a.Now,
-		},
+		Environment: env, Repository: repository, Journal: log, System: a.Namespace, Log: a.Log, Now: a.Now, Observe: observe,
 	}
 	cluster := &kube.Cluster{
 		Config:      kube.Impersonate(home, env.Namespace, env.Spec.ServiceAccountName),
@@ -103,6 +98,75 @@ func (a *Assembly) Assemble(ctx context.Context, env *v1alpha1.Environment, chan
 	}
 	r.Cluster = cluster
 	return &Assembled{Reconciler: r, Cluster: cluster, Home: home}, nil
+}
+
+// journal of an environment, in a namespace of its target cluster.
+func (a *Assembly) journal(env *v1alpha1.Environment, home *rest.Config, namespace string) (*journal.Journal, error) {
+	client, err := kubernetes.NewForConfig(home)
+	if err != nil {
+		return nil, err
+	}
+	secretMetadata, err := metadata.NewForConfig(home)
+	if err != nil {
+		return nil, err
+	}
+	return &journal.Journal{
+		Secrets: client.CoreV1().Secrets(namespace), Metadata: secretMetadata.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace),
+		Environment: env.UID, Now: a.Now,
+	}, nil
+}
+
+// forget deletes the journal of an environment that is gone. One that cannot be reached any more, because what leads to its cluster
+// is gone too, is left.
+func (a *Assembly) forget(ctx context.Context, env *v1alpha1.Environment) error {
+	clients, err := kubernetes.NewForConfig(a.Config)
+	if err != nil {
+		return err
+	}
+	home, namespace, err := a.target(env, secretReader{ctx: ctx, client: clients, namespace: env.Namespace})
+	var config *ConfigError
+	if errors.As(err, &config) || apierrors.IsForbidden(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	log, err := a.journal(env, home, namespace)
+	if err != nil {
+		return err
+	}
+	return log.Delete(ctx)
+}
+
+// account refuses an account that there is not. The API server would let us act as one all the same, with the
+// rights that bindings still give to its name: an administrator who deleted it means that to end.
+func (a *Assembly) account(ctx context.Context, env *v1alpha1.Environment, clients kubernetes.Interface) error {
+	if env.Spec.Cluster != nil {
+		return nil // it is an account of the other cluster
+	}
+	_, err := clients.CoreV1().ServiceAccounts(env.Namespace).Get(ctx, env.Spec.ServiceAccountName, metav1.GetOptions{})
+	name := env.Namespace + "/" + env.Spec.ServiceAccountName
+	switch {
+	case apierrors.IsNotFound(err):
+		return &ConfigError{Field: "spec.serviceAccountName", Err: fmt.Errorf("service account %s does not exist: create it, and bind it to what commits may do", name)}
+	case apierrors.IsForbidden(err):
+		return &ConfigError{Field: "spec.serviceAccountName", Err: fmt.Errorf("the daemon may not act as %s: apply manifests/environment in its namespace, or name the account in its Role (%w)", name, err)}
+	case err != nil:
+		return fmt.Errorf("read service account %s: %w", name, err)
+	}
+	return nil
+}
+
+// renew reads the credentials of the repository again: they may have been rotated. The environment's turn is the caller's.
+func (a *Assembly) renew(ctx context.Context, run *Assembled) {
+	secrets, err := kubernetes.NewForConfig(a.Config)
+	if err != nil {
+		return
+	}
+	repository, err := a.repository(run.Environment, secretReader{ctx: ctx, client: secrets, namespace: run.Environment.Namespace})
+	if err == nil { // else the old ones go on failing, and that is told already
+		run.Repository = repository
+	}
 }
 
 // target is the cluster that is deployed into, and the namespace of its journal.

@@ -208,7 +208,7 @@ func (c *Controller) after(ctx context.Context, env *v1alpha1.Environment, run *
 	}
 	var denied *gitsource.AuthError
 	if errors.As(res.TipErr, &denied) {
-		c.drop(client.ObjectKeyFromObject(env)) // its Secret may have been rotated: the next pass reads it again
+		c.Assembly.renew(ctx, run.Assembled)
 	}
 	if err != nil || res.TipErr != nil {
 		wait := run.faults.NextBackOff()
@@ -296,11 +296,12 @@ func (c *Controller) goodbye(ctx context.Context, env *v1alpha1.Environment) (ct
 func (c *Controller) release(ctx context.Context, env *v1alpha1.Environment) (time.Duration, error) {
 	if env.Spec.Prune != "onDelete" {
 		c.Recorder.Eventf(env, nil, "Normal", "Orphaned", "Delete", "the objects stay: spec.prune is orphan")
-		return 0, c.forgetJournal(ctx, env)
+		return 0, c.Assembly.forget(ctx, env)
 	}
 	if why, err := c.powerless(ctx, env); err != nil || why != "" {
 		if why != "" {
 			c.Recorder.Eventf(env, nil, "Warning", "Orphaned", "Delete", "the objects stay: %s", why)
+			err = c.Assembly.forget(ctx, env)
 		}
 		return 0, err
 	}
@@ -309,7 +310,7 @@ func (c *Controller) release(ctx context.Context, env *v1alpha1.Environment) (ti
 	switch {
 	case errors.As(err, &config):
 		c.Recorder.Eventf(env, nil, "Warning", "Orphaned", "Delete", "the objects stay: %s", truncate(err.Error(), 900))
-		return 0, nil
+		return 0, c.Assembly.forget(ctx, env)
 	case err != nil:
 		return 0, err // of the world: tried again, so that what is to go is not left behind
 	}
@@ -319,7 +320,7 @@ func (c *Controller) release(ctx context.Context, env *v1alpha1.Environment) (ti
 		return run.faults.NextBackOff(), nil
 	}
 	if res.Removed {
-		return 0, c.forgetJournal(ctx, env)
+		return 0, c.Assembly.forget(ctx, env)
 	}
 	return max(min(res.After, time.Second), 50*time.Millisecond), nil
 }
@@ -336,13 +337,4 @@ func (c *Controller) powerless(ctx context.Context, env *v1alpha1.Environment) (
 		return fmt.Sprintf("service account %s/%s is gone", env.Namespace, env.Spec.ServiceAccountName), nil
 	}
 	return "", nil
-}
-
-// forgetJournal removes head and bundles of an environment that is gone.
-func (c *Controller) forgetJournal(ctx context.Context, env *v1alpha1.Environment) error {
-	run, err := c.start(ctx, env)
-	if err != nil {
-		return nil //nolint:nilerr // an environment that never worked has no journal that could be reached
-	}
-	return run.Journal.Delete(ctx)
 }

@@ -168,6 +168,9 @@ func (c *Controller) identity(ctx context.Context, env *v1alpha1.Environment) (t
 		ns = *got
 	}
 	_, err = clients.CoreV1().ServiceAccounts(env.Namespace).Get(ctx, env.Spec.ServiceAccountName, metav1.GetOptions{})
+	if apierrors.IsForbidden(err) { // the Role that let us went before the account did
+		return ns.DeletionTimestamp != nil, false, nil
+	}
 	if client.IgnoreNotFound(err) != nil {
 		return false, false, err
 	}

@@ -264,3 +264,22 @@ func TestAReleaseThatFallsIllWhileItBakesGoesBackToThePreviousOne(t *testing.T) 
 		t.Errorf("the last release is a %s", kind)
 	}
 }
+
+func TestWhatDriftedWhileNobodyWatchedIsHealedAfterAStart(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.want(v1alpha1.Succeeded, "one", map[string]string{"a.yaml": configMap("a", "one"), "b.yaml": configMap("b", "one")})
+	s.run.Close()
+	cms := s.client.CoreV1().ConfigMaps(s.namespace)
+	if _, err := cms.Patch(t.Context(), "a", types.MergePatchType, []byte(`{"data":{"key":"hand"}}`), metav1.PatchOptions{FieldManager: "kubectl-edit"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cms.Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.settle(reconcile.Ask{}, "both to be healed", func(reconcile.Result, error) bool { return s.value("a") == "one" && s.value("b") == "one" })
+	if told := s.told(reconcile.EventDrift); len(told) != 2 {
+		t.Errorf("drift was told %d times", len(told))
+	}
+}

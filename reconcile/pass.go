@@ -140,6 +140,9 @@ func (r *Reconciler) resume(ctx context.Context, h journal.Head, ask Ask, tip st
 	if err != nil {
 		return Result{Head: h}, r.halt(h, err)
 	}
+	if ask.Remove {
+		return r.abort(ctx, h, w, &failure{reason: reasonSuperseded, phase: h.Release.Phase, message: "the environment is being deleted"})
+	}
 	if q := ask.Request; q != nil && (q.Verb == v1alpha1.VerbRollback || q.Verb == v1alpha1.VerbApply && q.Commit != "" && q.Commit != h.Release.Commit) {
 		return r.abort(ctx, h, w, &failure{reason: reasonSuperseded, phase: h.Release.Phase, message: fmt.Sprintf("%s was asked for by %s", q.Verb, q.By)})
 	}

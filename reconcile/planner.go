@@ -44,7 +44,9 @@ func (r *Reconciler) plan(ctx context.Context, h journal.Head, c *candidate) (*P
 	if err := r.watch(ctx, c.set, base); err != nil {
 		return nil, nil, err
 	}
-	if err := r.look(base); err != nil {
+	changed := r.changes(base)
+	r.markDirty(changed) // health and strays are looked at when the environment rests
+	if err := r.look(base, changed); err != nil {
 		return nil, nil, err
 	}
 	p := &planner{r: r, candidate: c, base: base, ignored: foreignFields(c.set, c.policy)}

@@ -51,6 +51,7 @@ type Reconciler struct {
 	flaps   map[object.Ref]*flap
 	unwell  map[object.Ref]health.Verdict // what has failed for good, as far as this process looked
 	drifted map[object.Ref]v1alpha1.Drift
+	looked  bool // this process has looked at everything once
 }
 
 // world is what the last good release declared.

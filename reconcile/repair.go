@@ -21,12 +21,29 @@ import (
 	"github.com/nexus-platform/reconciler/object"
 )
 
-// look brings the list of drifted objects up to date: only what changed in the cluster since the last look is compared.
-func (r *Reconciler) look(base *world) error {
+// changes takes what changed in the cluster since the last look: everything that is owned or carries our label if nobody has
+// looked yet, or if the watch cannot say what it is.
+func (r *Reconciler) changes(base *world) map[object.Ref]bool {
+	changed := r.takeDirty()
+	if r.looked && !changed[object.Ref{}] {
+		return changed
+	}
+	all := make(map[object.Ref]bool, len(base.inventory))
+	for ref := range base.inventory {
+		all[ref] = true
+	}
+	for _, ref := range r.Cluster.Owned() {
+		all[ref] = true
+	}
+	return all
+}
+
+// look brings the list of drifted objects up to date: only what changed is compared.
+func (r *Reconciler) look(base *world, changed map[object.Ref]bool) error {
 	if r.drifted == nil {
 		r.drifted = map[object.Ref]v1alpha1.Drift{}
 	}
-	for ref := range r.takeDirty() {
+	for ref := range changed {
 		rec, owned := base.inventory[ref]
 		if !owned {
 			continue
@@ -93,11 +110,12 @@ func (r *Reconciler) repair(ctx context.Context, h journal.Head, suspended bool)
 	if err := r.watch(ctx, base.set, base); err != nil {
 		return res, err
 	}
-	changed := r.peekDirty()
-	if err := r.look(base); err != nil {
+	changed := r.changes(base)
+	if err := r.look(base, changed); err != nil {
 		r.markDirty(changed)
 		return res, err
 	}
+	r.looked = true
 	r.feel(base, changed)
 	for _, ref := range slices.SortedFunc(maps.Keys(r.unwell), object.Ref.Compare) {
 		res.Ill = fmt.Sprintf("%s: %s", ref, describe(r.unwell[ref]))
@@ -126,12 +144,6 @@ func (r *Reconciler) repair(ctx context.Context, h journal.Head, suspended bool)
 		res.Drifted = append(res.Drifted, r.drifted[ref])
 	}
 	return res, nil
-}
-
-func (r *Reconciler) peekDirty() map[object.Ref]bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.dirty)
 }
 
 // flap remembers how often an object drifted and was healed lately.
@@ -280,12 +292,6 @@ func (r *Reconciler) bornBefore(born string, epoch int64) bool {
 func (r *Reconciler) feel(base *world, changed map[object.Ref]bool) {
 	if r.unwell == nil {
 		r.unwell = map[object.Ref]health.Verdict{}
-	}
-	if changed[object.Ref{}] {
-		changed = maps.Clone(changed)
-		for ref := range base.inventory {
-			changed[ref] = true
-		}
 	}
 	for ref := range changed {
 		delete(r.unwell, ref)
