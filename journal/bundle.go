@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/nexus-platform/reconciler/object"
 )
@@ -27,7 +29,8 @@ const (
 	kindImages    = "images"
 )
 
-// stored is an object of a set as the journal keeps it.
+// stored is an object of a set as the journal keeps it. Of its origin only the path is kept: one line
+// more at the head of a large file would otherwise write every object of it anew.
 type stored struct {
 	Origin object.Origin   `json:"origin,omitzero"`
 	Body   json.RawMessage `json:"body"`
@@ -41,7 +44,7 @@ func SetBundle(s *object.Set) (Bundle, error) {
 		if err != nil {
 			return b, fmt.Errorf("encode %s: %w", o.Ref, err)
 		}
-		if err := b.add(stored{Origin: o.Origin, Body: body}); err != nil {
+		if err := b.add(stored{Origin: object.Origin{Path: o.Origin.Path}, Body: body}); err != nil {
 			return b, fmt.Errorf("encode %s: %w", o.Ref, err)
 		}
 	}
@@ -57,7 +60,7 @@ func (b *Bundle) add(v any) error {
 	return nil
 }
 
-// Set gives the set back as it was.
+// Set gives the set back as it was, but for the lines of its origins.
 func (b Bundle) Set() (*object.Set, error) {
 	if b.kind != kindSet {
 		return nil, fmt.Errorf("the bundle holds a %s, not a set", b.kind)
@@ -68,8 +71,8 @@ func (b Bundle) Set() (*object.Set, error) {
 		if err := json.Unmarshal(item, &s); err != nil {
 			return nil, fmt.Errorf("decode a set: %w", err)
 		}
-		u := &unstructured.Unstructured{}
-		if err := u.UnmarshalJSON(s.Body); err != nil {
+		u, err := decode(s.Body)
+		if err != nil {
 			return nil, fmt.Errorf("decode a set: %w", err)
 		}
 		o, err := object.NewObject(u, s.Origin)
@@ -79,6 +82,18 @@ func (b Bundle) Set() (*object.Set, error) {
 		objects = append(objects, o)
 	}
 	return object.NewSet(objects)
+}
+
+// decode reads an object. Its errors do not quote it, as those of Unstructured.UnmarshalJSON do: it may be a Secret.
+func decode(body []byte) (*unstructured.Unstructured, error) {
+	u := &unstructured.Unstructured{}
+	if err := utiljson.Unmarshal(body, &u.Object); err != nil {
+		return nil, errors.New("it is not the JSON of an object")
+	}
+	if u.GetKind() == "" || u.GetName() == "" {
+		return nil, errors.New("an object has no kind or no name")
+	}
+	return u, nil
 }
 
 // InventoryBundle keeps an inventory.
@@ -124,8 +139,8 @@ func (b Bundle) Images() ([]*unstructured.Unstructured, error) {
 	}
 	images := make([]*unstructured.Unstructured, len(b.items))
 	for i, item := range b.items {
-		images[i] = &unstructured.Unstructured{}
-		if err := images[i].UnmarshalJSON(item); err != nil {
+		var err error
+		if images[i], err = decode(item); err != nil {
 			return nil, fmt.Errorf("decode a pre-image: %w", err)
 		}
 	}
@@ -154,7 +169,7 @@ const (
 	chunkMax  = 256 << 10
 )
 
-// chunk is a run of items, each with its length before it.
+// chunk is a run of items, each with its length before it, or a part of one large item.
 type chunk struct {
 	content []byte
 	digest  string
@@ -176,6 +191,10 @@ func (b Bundle) cut() []chunk {
 			flush()
 		}
 		writeItem(&buf, item)
+		for buf.Len() > chunkMax { // a Secret holds 1 MiB, an object may be larger
+			head := slices.Clone(buf.Next(chunkMax))
+			out = append(out, chunk{content: head, digest: sum(head)})
+		}
 		if h := sha256.Sum256(item); buf.Len() >= chunkMin && h[0]&chunkMask == 0 {
 			flush()
 		}

@@ -25,7 +25,7 @@ const (
 	Aborting  State = "aborting"  // it is being undone
 )
 
-// Head is the one durable state machine of an environment (../docs/reliability.md). It is a
+// Head is the one durable state machine of an environment (ARCHITECTURE.md, One pass). It is a
 // value: the methods return the next head and change nothing.
 type Head struct {
 	Version     int       `json:"version"`
@@ -121,10 +121,16 @@ type Outcome struct {
 	Kept       []string     `json:"kept,omitempty"`
 }
 
+// What the head keeps of lists and texts that others wrote, as bytes of its JSON. Together
+// they stay far below maxHead: a head that could not be written any more would stand still for ever.
 const (
-	badKept     = 50
-	waitingKept = 10
-	textKept    = 1000 // bytes of a message in the head
+	badKept     = 50 // commits
+	wordKept    = 60
+	lineKept    = 400
+	textKept    = 1000
+	waitingKept = 3 << 10
+	illKept     = 5 << 10
+	outcomeKept = 3 << 10
 )
 
 // Exists reports that the head is stored.
@@ -151,12 +157,13 @@ func (h Head) First() Head { return h.next(Idle) }
 func (h Head) Prepare(rel Release, union string, pin *Pin) Head {
 	h = h.next(Prepared)
 	rel.Epoch = h.Epoch
+	rel.By, rel.Subject = clip(rel.By, lineKept), clip(rel.Subject, lineKept)
 	h.Number, h.Inventory, h.Release = rel.Number, union, &rel
 	if rel.Request != "" {
 		h.Request = rel.Request
 	}
 	if pin != nil {
-		h.Pin = pin
+		h.Pin = &Pin{Commit: pin.Commit, By: clip(pin.By, lineKept), At: pin.At}
 	}
 	return h
 }
@@ -168,10 +175,7 @@ func (h Head) TakeOver() Head { return h.next(h.State) }
 func (h Head) Wait(phase object.Phase, since time.Time, what []string) Head {
 	h = h.next(h.State)
 	rel := *h.Release
-	rel.Phase, rel.PhaseBegan, rel.Waiting = phase, since, nil
-	for _, w := range what[:min(len(what), waitingKept)] {
-		rel.Waiting = append(rel.Waiting, clip(w))
-	}
+	rel.Phase, rel.PhaseBegan, rel.Waiting = phase, since, some(what, waitingKept)
 	h.Release = &rel
 	return h
 }
@@ -183,7 +187,7 @@ func (h Head) Commit() Head { return h.next(Committed) }
 func (h Head) Abort(why Failure) Head {
 	h = h.next(Aborting)
 	rel := *h.Release
-	why.Message = clip(why.Message)
+	why.Reason, why.Object, why.Message = clip(why.Reason, wordKept), clip(why.Object, lineKept), clip(why.Message, textKept)
 	rel.Failure = &why
 	h.Release = &rel
 	return h
@@ -196,8 +200,9 @@ func (h Head) Done(mark Mark, message, inventory string, bakeUntil, now time.Tim
 	if h.Release.Kind == "return" {
 		h.Previous = nil // what it came from fell ill: it is nothing to go back to
 	} else if h.Good == nil || h.Good.Set != mark.Set || h.Good.Policy != mark.Policy {
-		h.Previous = h.Good
+		h.Previous = h.Good.withoutIll() // only what bakes is compared with what was ill before
 	}
+	mark.Ill = some(mark.Ill, illKept)
 	h.Good, h.Inventory, h.BakeUntil, h.Release = &mark, inventory, bakeUntil, nil
 	return h
 }
@@ -220,8 +225,18 @@ func (h Head) Undone(out Outcome, inventory string, bad bool) Head {
 // ended is how the release is remembered.
 func (r *Release) ended(out Outcome) *Outcome {
 	out.Number, out.Commit, out.Kind, out.By, out.Subject, out.BegunAt = r.Number, r.Commit, r.Kind, r.By, r.Subject, r.BegunAt
-	out.Message = clip(out.Message)
+	out.Reason, out.Object, out.Message = clip(out.Reason, wordKept), clip(out.Object, lineKept), clip(out.Message, textKept)
+	out.Kept = some(out.Kept, outcomeKept)
 	return &out
+}
+
+func (m *Mark) withoutIll() *Mark {
+	if m == nil {
+		return nil
+	}
+	old := *m
+	old.Ill = nil
+	return &old
 }
 
 // Quarantine remembers a commit as bad although its release was decided: it fell ill while it baked.
@@ -230,6 +245,7 @@ func (h Head) Quarantine(commit string, release int64, why Failure, now time.Tim
 }
 
 func (h Head) quarantine(b Bad) Head {
+	b.Reason = clip(b.Reason, wordKept)
 	bad := slices.DeleteFunc(slices.Clone(h.Bad), func(x Bad) bool { return x.Commit == b.Commit })
 	bad = append(bad, b)
 	h.Bad = bad[max(0, len(bad)-badKept):]
@@ -242,17 +258,4 @@ func (h Head) Lift(commit, request string) Head {
 	h.Pin, h.Request = nil, request
 	h.Bad = slices.DeleteFunc(slices.Clone(h.Bad), func(b Bad) bool { return commit == "" || b.Commit == commit })
 	return h
-}
-
-// clip bounds a text, so that the head stays small.
-func clip(s string) string {
-	if len(s) <= textKept {
-		return s
-	}
-	for i := textKept; i > 0; i-- {
-		if s[i]&0xC0 != 0x80 { // not inside a UTF-8 sequence
-			return s[:i] + "…"
-		}
-	}
-	return ""
 }

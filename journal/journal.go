@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -38,6 +37,7 @@ type Journal struct {
 	known  map[string]bool     // Secrets that are there for sure: this process wrote or read them
 	chunks map[string][]string // by bundle: the Secrets that it is made of
 	fresh  int                 // Secrets written since the last Collect
+	swept  bool                // this process has collected
 }
 
 func (j *Journal) headName() string { return "nexus-head-" + string(j.Environment) }
@@ -80,8 +80,11 @@ func (j *Journal) decode(s *corev1.Secret) (Head, error) {
 	if err := json.Unmarshal(s.Data[headKey], &h); err != nil {
 		return Head{}, &CorruptError{Secret: s.Name, Cause: errors.New("it is no head")}
 	}
-	if h.Environment != j.Environment || (h.State != Idle) != (h.Release != nil) {
-		return Head{}, &CorruptError{Secret: s.Name, Cause: errors.New("it contradicts itself")}
+	if h.Environment != j.Environment {
+		return Head{}, &CorruptError{Secret: s.Name, Cause: fmt.Errorf("it is of the environment %q", h.Environment)}
+	}
+	if err := h.sound(); err != nil {
+		return Head{}, &CorruptError{Secret: s.Name, Cause: err}
 	}
 	h.revision = s.ResourceVersion
 	return h, nil
@@ -131,35 +134,6 @@ func (j *Journal) labels(part string) map[string]string {
 	return map[string]string{journalLabel: string(j.Environment), partLabel: part}
 }
 
-// legal refuses a step that the protocol has not: it would be a mistake of this program.
-func legal(from, to Head) error {
-	steps := map[State][]State{
-		Idle:      {Idle, Prepared},
-		Prepared:  {Prepared, Committed, Aborting},
-		Committed: {Committed, Idle},
-		Aborting:  {Aborting, Idle},
-	}
-	ok := false
-	for _, s := range steps[from.State] {
-		ok = ok || s == to.State
-	}
-	switch {
-	case !ok:
-		return fmt.Errorf("the head may not go from %s to %s", from.State, to.State)
-	case to.Epoch <= from.Epoch:
-		return fmt.Errorf("the epoch of the head may not go from %d to %d", from.Epoch, to.Epoch)
-	case to.Environment != from.Environment:
-		return errors.New("the head may not change its environment")
-	case (to.State != Idle) != (to.Release != nil):
-		return fmt.Errorf("a head that is %s must have an open release, and no other", to.State)
-	case from.Release != nil && to.Release != nil && from.Release.Number != to.Release.Number:
-		return errors.New("a release may not replace an open one")
-	case from.Release == nil && to.Release != nil && to.Release.Number <= from.Number:
-		return fmt.Errorf("release number %d was used already", to.Release.Number)
-	}
-	return nil
-}
-
 // Delete removes the whole memory of an environment that is gone, the head last.
 func (j *Journal) Delete(ctx context.Context) error {
 	selector := journalLabel + "=" + string(j.Environment)
@@ -173,44 +147,4 @@ func (j *Journal) Delete(ctx context.Context) error {
 	defer j.mu.Unlock()
 	j.known, j.chunks = nil, nil
 	return nil
-}
-
-func (j *Journal) knows(name string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.known[name]
-}
-
-func (j *Journal) learn(names ...string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.known == nil {
-		j.known = map[string]bool{}
-	}
-	for _, name := range names {
-		j.known[name] = true
-	}
-}
-
-func (j *Journal) madeOf(bundle string, parts []string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.chunks == nil {
-		j.chunks = map[string][]string{}
-	}
-	j.chunks[bundle] = parts
-}
-
-func (j *Journal) parts(bundle string) ([]string, bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	parts, ok := j.chunks[bundle]
-	return parts, ok
-}
-
-func (j *Journal) forgetAllBut(keep map[string]bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	maps.DeleteFunc(j.known, func(name string, _ bool) bool { return !keep[name] })
-	j.fresh = 0
 }

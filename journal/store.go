@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
@@ -24,6 +23,8 @@ const (
 	writers   = 8
 	loadLimit = 256 << 20 // bytes that one chunk may unpack to: what we write is far below
 )
+
+var errNotItsName = errors.New("its content is not what its name says")
 
 func writeItem(buf *bytes.Buffer, item []byte) {
 	buf.Write(binary.AppendUvarint(nil, uint64(len(item))))
@@ -98,7 +99,10 @@ func (j *Journal) Store(ctx context.Context, b Bundle) (string, error) {
 	for i, c := range chunks {
 		parts = append(parts, j.secretName(c.digest))
 		if packed[i] != nil {
-			g.Go(func() error { return j.put(gctx, j.secretName(c.digest), packed[i]) })
+			g.Go(func() error {
+				_, err := j.put(gctx, j.secretName(c.digest), packed[i])
+				return err
+			})
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -111,15 +115,19 @@ func (j *Journal) Store(ctx context.Context, b Bundle) (string, error) {
 	if content, err = compress(content); err != nil {
 		return "", err
 	}
-	if err := j.put(ctx, parts[0], content); err != nil {
+	made, err := j.put(ctx, parts[0], content)
+	if err != nil {
 		return "", err
 	}
-	j.madeOf(digest, parts)
+	if made { // an older one may have its chunk elsewhere: Collect reads where
+		j.madeOf(digest, parts)
+	}
 	return digest, nil
 }
 
-// put writes one Secret, unless it is there. Its name is the digest of its content, so one that is there is the same, or Load finds it damaged.
-func (j *Journal) put(ctx context.Context, name string, data []byte) error {
+// put writes one Secret, unless it is there, and tells whether it did. Its name is the digest of
+// its content, so one that is there is the same, or Load finds it damaged.
+func (j *Journal) put(ctx context.Context, name string, data []byte) (made bool, err error) {
 	immutable := true
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: j.labels("bundle")},
@@ -127,15 +135,15 @@ func (j *Journal) put(ctx context.Context, name string, data []byte) error {
 		Data: map[string][]byte{dataKey: data},
 	}
 	failpoint.Here(failpoint.StoreBefore)
-	_, err := j.Secrets.Create(ctx, s, metav1.CreateOptions{})
+	_, err = j.Secrets.Create(ctx, s, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("write Secret %s of the journal: %w", name, classify(err))
+		return false, fmt.Errorf("write Secret %s of the journal: %w", name, classify(err))
 	}
 	j.learn(name)
 	j.mu.Lock()
 	j.fresh++
 	j.mu.Unlock()
-	return nil
+	return err == nil, nil
 }
 
 // Load reads a bundle back. Every part is checked against its digest: the error is a *MissingChunkError or a *CorruptError that names the Secret.
@@ -159,24 +167,26 @@ func (j *Journal) Load(ctx context.Context, digest string) (Bundle, error) {
 		return Bundle{}, err
 	}
 	if sum(identity) != digest {
-		return Bundle{}, &CorruptError{Secret: name, Cause: errors.New("its content is not what its name says")}
+		return Bundle{}, &CorruptError{Secret: name, Cause: errNotItsName}
 	}
-	b := Bundle{kind: idx.Kind}
 	parts := []string{name}
+	var plain []byte
 	if inline != nil {
-		plain, err := decompress(inline)
+		plain, err = decompress(inline)
 		if err != nil || len(idx.Chunks) != 1 || sum(plain) != idx.Chunks[0] {
-			return Bundle{}, &CorruptError{Secret: name, Cause: errors.New("its content is not what its name says")}
+			return Bundle{}, &CorruptError{Secret: name, Cause: errNotItsName}
 		}
-		if b.items, err = readItems(plain); err != nil {
-			return Bundle{}, &CorruptError{Secret: name, Cause: err}
-		}
-	} else if b.items, err = j.loadChunks(ctx, idx.Chunks); err != nil {
-		return Bundle{}, err
 	} else {
 		for _, c := range idx.Chunks {
 			parts = append(parts, j.secretName(c))
 		}
+		if plain, err = j.loadChunks(ctx, idx.Chunks); err != nil {
+			return Bundle{}, err
+		}
+	}
+	b := Bundle{kind: idx.Kind}
+	if b.items, err = readItems(plain); err != nil {
+		return Bundle{}, &CorruptError{Secret: name, Cause: err}
 	}
 	if len(b.items) != idx.Items {
 		return Bundle{}, &CorruptError{Secret: name, Cause: fmt.Errorf("it has %d items, not %d", len(b.items), idx.Items)}
@@ -186,8 +196,9 @@ func (j *Journal) Load(ctx context.Context, digest string) (Bundle, error) {
 	return b, nil
 }
 
-func (j *Journal) loadChunks(ctx context.Context, digests []string) ([][]byte, error) {
-	loaded := make([][][]byte, len(digests))
+// loadChunks reads the content of a bundle, which its chunks hold one after the other.
+func (j *Journal) loadChunks(ctx context.Context, digests []string) ([]byte, error) {
+	loaded := make([][]byte, len(digests))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for i, digest := range digests {
@@ -201,22 +212,16 @@ func (j *Journal) loadChunks(ctx context.Context, digests []string) ([][]byte, e
 				return err
 			}
 			if sum(content) != digest {
-				return &CorruptError{Secret: name, Cause: errors.New("its content is not what its name says")}
+				return &CorruptError{Secret: name, Cause: errNotItsName}
 			}
-			if loaded[i], err = readItems(content); err != nil {
-				return &CorruptError{Secret: name, Cause: err}
-			}
+			loaded[i] = content
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	var items [][]byte
-	for _, l := range loaded {
-		items = append(items, l...)
-	}
-	return items, nil
+	return bytes.Join(loaded, nil), nil
 }
 
 func (j *Journal) get(ctx context.Context, name string) ([]byte, error) {
@@ -232,57 +237,4 @@ func (j *Journal) get(ctx context.Context, name string) ([]byte, error) {
 		return nil, &CorruptError{Secret: name, Cause: errors.New("it cannot be unpacked")}
 	}
 	return plain, nil
-}
-
-// collectAfter is how many Secrets are written before garbage is worth the requests to collect it.
-const collectAfter = 64
-
-// grace is how old garbage must be: another daemon may just be storing it.
-const grace = 10 * time.Minute
-
-// Collect deletes what no kept bundle names, once enough has been written since the last
-// time. It returns how many Secrets it deleted.
-func (j *Journal) Collect(ctx context.Context, keep ...string) (int, error) {
-	j.mu.Lock()
-	due := j.fresh >= collectAfter
-	j.mu.Unlock()
-	if !due {
-		return 0, nil
-	}
-	names := map[string]bool{}
-	for _, digest := range keep {
-		if digest == "" {
-			continue
-		}
-		if _, ok := j.parts(digest); !ok {
-			if _, err := j.Load(ctx, digest); err != nil {
-				return 0, fmt.Errorf("collect garbage: %w", err)
-			}
-		}
-		parts, _ := j.parts(digest)
-		for _, p := range parts {
-			names[p] = true
-		}
-	}
-	list, err := j.Metadata.List(ctx, metav1.ListOptions{LabelSelector: journalLabel + "=" + string(j.Environment) + "," + partLabel + "=bundle"})
-	if err != nil {
-		return 0, fmt.Errorf("collect garbage: %w", classify(err))
-	}
-	deleted := 0
-	for _, item := range list.Items {
-		if names[item.Name] {
-			continue
-		}
-		if j.Now().Sub(item.CreationTimestamp.Time) < grace {
-			names[item.Name] = true // still there: the next time
-			continue
-		}
-		err := j.Secrets.Delete(ctx, item.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(item.UID))})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return deleted, fmt.Errorf("collect garbage: %w", classify(err))
-		}
-		deleted++
-	}
-	j.forgetAllBut(names)
-	return deleted, nil
 }
