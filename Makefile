@@ -12,6 +12,7 @@ BUILD     := -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSI
 export GOPROXY := $(firstword $(subst $(comma), ,$(subst |, ,$(shell $(GO) env GOPROXY))))
 comma     := ,
 # Small machines: two packages at a time, and every test in random order under the race detector.
+N         ?= 100,1000,5000
 TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
 
 .PHONY: help
@@ -31,6 +32,10 @@ test: packages cluster check build ## all tests; installs what they need
 	$(GO) test $(TESTFLAGS) ./...
 	cd devcluster && CGO_ENABLED=0 $(GO) test -trimpath ./sim/...
 	./bin/reconciler demo --once
+
+.PHONY: bench
+bench: packages cluster ## measure against a floor of bare applies, and print the table (N=100,1000,5000)
+	$(GO) test ./e2e/bench -run TestSpeed -count=1 -v -timeout 60m -args -sizes "$(N)" -full
 
 .PHONY: check
 check: lint generated tidy ## everything that is no test: build, vet, lint, generated files, go.mod

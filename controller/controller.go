@@ -106,7 +106,9 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return c.misconfigured(ctx, &env, err)
 	}
 	run.projection.begun()
+	began := c.Now()
 	res, err := run.Pass(ctx, ask)
+	took := c.Now().Sub(began)
 	if release := run.projection.begun(); res.Request != "" {
 		if release == "" && res.Number > 0 {
 			release = fmt.Sprintf("%s-%d", env.Name, res.Number)
@@ -117,7 +119,7 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if ctx.Err() != nil { // SIGTERM: the release stays open, and start-up resumes it
 		return ctrl.Result{}, nil //nolint:nilerr // it is no fault of the environment's
 	}
-	return c.after(ctx, &env, run, res, err)
+	return c.after(ctx, &env, run, res, took, err)
 }
 
 // request reads what a person asks for, unless it was carried out.
@@ -196,12 +198,12 @@ func (c *Controller) Close() {
 }
 
 // after shows what a pass found and says when the next one is due.
-func (c *Controller) after(ctx context.Context, env *v1alpha1.Environment, run *running, res reconcile.Result, err error) (ctrl.Result, error) {
+func (c *Controller) after(ctx context.Context, env *v1alpha1.Environment, run *running, res reconcile.Result, took time.Duration, err error) (ctrl.Result, error) {
 	if serr := c.show(ctx, env, run, res, err); serr != nil && err == nil {
 		return ctrl.Result{}, serr
 	}
 	c.note(env, run, res, err)
-	c.Log.Debug("pass", "environment", env.Name, "namespace", env.Namespace, "tip", res.Tip, "why", res.Why)
+	c.Log.Debug("pass", "environment", env.Name, "namespace", env.Namespace, "tip", res.Tip, "why", res.Why, "took", took)
 	interval := 15 * time.Second
 	if env.Spec.Interval != nil {
 		interval = env.Spec.Interval.Duration

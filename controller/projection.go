@@ -72,7 +72,7 @@ func (p *projection) observe(e reconcile.Event) {
 		p.drift = slices.Insert(p.drift, 0, *e.Drift)
 		p.drift = p.drift[:min(len(p.drift), driftShown)]
 	}
-	if e.Release == nil || e.Kind == reconcile.EventDetected || e.Kind == reconcile.EventApplied {
+	if e.Release == nil || e.Kind == reconcile.EventDetected || e.Kind == reconcile.EventRendered || e.Kind == reconcile.EventApplied {
 		return
 	}
 	name := releaseName(p.environment.Name, e.Release)

@@ -139,7 +139,10 @@ func (k *kinds) learn(lists []*metav1.APIResourceList, failed map[schema.GroupVe
 			k.byKind[gv.WithKind(r.Kind)] = Mapping{Resource: gv.WithResource(r.Name), Namespaced: r.Namespaced, verbs: r.Verbs}
 		}
 	}
-	k.failed, k.fetched, k.server = failed, time.Now(), nil
+	if !k.fetched.IsZero() { // discovery is asked again because something is new: perhaps the server is
+		k.server = nil
+	}
+	k.failed, k.fetched = failed, time.Now()
 	return nil
 }
 

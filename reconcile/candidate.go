@@ -73,6 +73,7 @@ func (r *Reconciler) admit(ctx context.Context, h journal.Head, hash string, nam
 		return c, refuseUnlessWorld("RenderFailed", fmt.Errorf("render %.10s: %w", hash, err))
 	}
 	c.set, c.policyBytes = rendered.Set, rendered.Policy
+	r.tell(Event{Kind: EventRendered, Release: &c.info, Message: fmt.Sprintf("%d objects in %s, peak %d MiB, cached %t", c.set.Len(), rendered.Took.Round(time.Millisecond), rendered.PeakRSS>>20, rendered.Cached)})
 	if err := c.adopt(rendered.PolicyPath, r.Now); err != nil {
 		return c, refuse("PolicyInvalid", err)
 	}
@@ -105,7 +106,7 @@ func (r *Reconciler) validate(ctx context.Context, h journal.Head, c *candidate)
 	}
 	checker := validate.Checker{
 		Environment: r.Environment, Policy: c.policy, Owned: sortedRecords(base.inventory),
-		World: lookup{cluster: r.Cluster, set: c.set}, SystemNamespace: r.System, ServerVersion: server,
+		World: newLookup(r.Cluster, c.set), SystemNamespace: r.System, ServerVersion: server,
 	}
 	findings, err := checker.Check(ctx, c.set)
 	if err != nil {

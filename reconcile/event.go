@@ -26,6 +26,7 @@ type EventKind string
 // The kinds of events.
 const (
 	EventDetected EventKind = "detected" // a commit was seen and is being proved
+	EventRendered EventKind = "rendered" // its objects are known
 	EventBegan    EventKind = "began"    // the release is prepared: writes follow
 	EventPhase    EventKind = "phase"    // a phase began
 	EventApplied  EventKind = "applied"  // an object was written

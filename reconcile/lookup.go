@@ -14,8 +14,17 @@ import (
 // lookup answers validate's questions about the cluster. Objects of the set itself are
 // not asked for: whether they exist is what their dry-run tells, without a request of its own.
 type lookup struct {
-	cluster *kube.Cluster
-	set     *object.Set
+	cluster    *kube.Cluster
+	set        *object.Set
+	namespaces map[string]bool // that hold an object of ours, and so exist
+}
+
+func newLookup(cluster *kube.Cluster, set *object.Set) lookup {
+	l := lookup{cluster: cluster, set: set, namespaces: map[string]bool{}}
+	for _, ref := range cluster.Owned() {
+		l.namespaces[ref.Namespace] = true
+	}
+	return l
 }
 
 // Metadata implements validate.World.
@@ -25,6 +34,9 @@ func (l lookup) Metadata(ctx context.Context, ref object.Ref) (*metav1.PartialOb
 	}
 	if _, ours := l.set.Get(ref); ours {
 		return nil, nil
+	}
+	if ref.Kind == "Namespace" && ref.Group == "" && l.namespaces[ref.Name] {
+		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}}, nil
 	}
 	version, err := l.cluster.Version(ctx, ref.GroupKind())
 	var unknown *kube.NoKindError
