@@ -25,6 +25,7 @@ import (
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/gitsource"
+	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/reconcile"
 )
 
@@ -297,6 +298,9 @@ func (c *Controller) goodbye(ctx context.Context, env *v1alpha1.Environment) (ct
 // release takes the objects of a deleted environment away, where it says so and its identity still may. A positive duration: not yet.
 func (c *Controller) release(ctx context.Context, env *v1alpha1.Environment) (time.Duration, error) {
 	if env.Spec.Prune != "onDelete" {
+		if left, err := c.close(ctx, env); err != nil || left > 0 {
+			return left, err
+		}
 		c.Recorder.Eventf(env, nil, "Normal", "Orphaned", "Delete", "the objects stay: spec.prune is orphan")
 		return 0, c.Assembly.forget(ctx, env)
 	}
@@ -323,6 +327,31 @@ func (c *Controller) release(ctx context.Context, env *v1alpha1.Environment) (ti
 	}
 	if res.Removed {
 		return 0, c.Assembly.forget(ctx, env)
+	}
+	return max(min(res.After, time.Second), 50*time.Millisecond), nil
+}
+
+// close takes an open release back, or finishes it, before its environment is let go. A positive duration: not yet.
+func (c *Controller) close(ctx context.Context, env *v1alpha1.Environment) (time.Duration, error) {
+	if why, err := c.powerless(ctx, env); err != nil || why != "" {
+		return 0, err
+	}
+	run, err := c.start(ctx, env)
+	var config *ConfigError
+	if errors.As(err, &config) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	h, err := run.Journal.Head(ctx)
+	if err != nil || h.State == journal.Idle || h.State == "" {
+		return 0, nil //nolint:nilerr // a journal that cannot be read does not hold what stays as it is
+	}
+	res, err := run.Pass(ctx, reconcile.Ask{Remove: true}) // as long as a release is open, that ends it and begins nothing
+	if err != nil {
+		c.note(env, run, res, err)
+		return run.faults.NextBackOff(), nil
 	}
 	return max(min(res.After, time.Second), 50*time.Millisecond), nil
 }

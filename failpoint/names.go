@@ -2,6 +2,10 @@
 // Without the build tag failpoints, Here is an empty function that the compiler removes.
 package failpoint
 
+// Variable names what holds the plan in a build with failpoints: NAME=kill, or NAME=kill@N for the Nth time that
+// the boundary is reached, counted from 1.
+const Variable = "NEXUS_FAILPOINT"
+
 // Name is a step boundary.
 type Name string
 

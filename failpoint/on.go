@@ -11,9 +11,6 @@ import (
 	"syscall"
 )
 
-// Variable holds the plan: NAME=kill, or NAME=kill@N for the Nth time that the boundary is reached, counted from 1.
-const Variable = "NEXUS_FAILPOINT"
-
 var reached atomic.Int64
 
 // Here kills the process if the plan names this boundary.

@@ -52,6 +52,7 @@ type Head struct {
 type Mark struct {
 	Release int64     `json:"release"`
 	Commit  string    `json:"commit"`
+	Source  string    `json:"source,omitempty"` // what it was rendered from: repository, branch and path
 	Set     string    `json:"set"`              // bundle
 	Policy  string    `json:"policy,omitempty"` // bundle; empty: the default policy
 	At      time.Time `json:"at"`
@@ -69,7 +70,8 @@ type Release struct {
 	Epoch   int64     `json:"epoch"`             // of its begin: the stamp of what it creates
 	Request string    `json:"request,omitempty"` // of a person, that it carries out
 
-	Set    string `json:"set"` // bundles
+	Source string `json:"source,omitempty"` // what it was rendered from
+	Set    string `json:"set"`              // bundles
 	Plan   string `json:"plan"`
 	Policy string `json:"policy,omitempty"`
 	Images string `json:"images,omitempty"` // of adopted objects, as they were
@@ -159,8 +161,9 @@ func (h Head) Prepare(rel Release, union string, pin *Pin) Head {
 	rel.Epoch = h.Epoch
 	rel.By, rel.Subject = clip(rel.By, lineKept), clip(rel.Subject, lineKept)
 	h.Number, h.Inventory, h.Release = rel.Number, union, &rel
-	if rel.Request != "" {
-		h.Request = rel.Request
+	if rel.Request != "" { // of a person: what stood against the commit until now counts no more
+		h.Request, h.Pin = rel.Request, nil
+		h.Bad = slices.DeleteFunc(slices.Clone(h.Bad), func(b Bad) bool { return b.Commit == rel.Commit })
 	}
 	if pin != nil {
 		h.Pin = &Pin{Commit: pin.Commit, By: clip(pin.By, lineKept), At: pin.At}
@@ -217,6 +220,9 @@ func (h Head) Undone(out Outcome, inventory string, bad bool) Head {
 	}
 	if h.Release.Kind == "return" {
 		h.Previous = nil // it failed too: do not try for ever
+	}
+	if h.Release.Request != "" && h.Pin != nil && h.Pin.Commit == h.Release.Commit {
+		h.Pin = nil // of this release: it holds nothing
 	}
 	h.Inventory, h.Release = inventory, nil
 	return h

@@ -23,14 +23,14 @@ var unexported = cmp.AllowUnexported(Head{})
 // complete is a head in which every field says something.
 func complete() Head {
 	mark := func(n int64) *Mark {
-		return &Mark{Release: n, Commit: fmt.Sprintf("c%d", n), Set: "s", Policy: "p", At: noon, Ill: []string{"Deployment/shop/old"}}
+		return &Mark{Release: n, Commit: fmt.Sprintf("c%d", n), Source: "src", Set: "s", Policy: "p", At: noon, Ill: []string{"Deployment/shop/old"}}
 	}
 	return Head{
 		Version: Version, Environment: "env", Epoch: 41, State: Aborting, Number: 9,
 		Good: mark(8), Previous: mark(7), BakeUntil: noon.Add(time.Hour), Inventory: "i",
 		Release: &Release{
 			Number: 9, Commit: "c9", Kind: "deploy", By: "ada", Subject: "add a shop", BegunAt: noon, Epoch: 38, Request: "r",
-			Set: "s", Plan: "p", Policy: "q", Images: "im", Before: "b", Phase: object.Application, PhaseBegan: noon.Add(time.Minute),
+			Source: "src", Set: "s", Plan: "p", Policy: "q", Images: "im", Before: "b", Phase: object.Application, PhaseBegan: noon.Add(time.Minute),
 			Waiting: []string{"Deployment/shop/web: 1 of 3"}, Failure: &Failure{Reason: "Timeout", Phase: object.Application, Object: "o", Message: "m"},
 		},
 		Bad: []Bad{{Commit: "c6", Release: 6, Reason: "Timeout", At: noon}}, Pin: &Pin{Commit: "c8", By: "ada", At: noon},
@@ -200,12 +200,21 @@ func (w *walk) remember(did string, to Head) {
 	switch did {
 	case "prepare":
 		w.began = to.Epoch
+		if to.Release.Request != "" { // of a person
+			delete(w.bad, to.Release.Commit)
+			if to.Quarantined(to.Release.Commit) || to.Pin == nil || to.Pin.Commit != to.Release.Commit || to.Request != to.Release.Request {
+				w.fault("what a person asked for is held back: %v, pinned to %v", to.Bad, to.Pin)
+			}
+		}
 	case "commit":
 		w.committed[to.Number] = true
 	case "abort":
 		w.aborting[to.Number] = true
 	case "undone":
 		w.bad[w.h.Release.Commit] = true
+		if w.h.Release.Request != "" && to.Pin != nil && to.Pin.Commit == w.h.Release.Commit {
+			w.fault("it is pinned to what was undone")
+		}
 	case "quarantine":
 		w.bad[to.Bad[len(to.Bad)-1].Commit] = true
 	case "lift all":

@@ -75,7 +75,6 @@ func (c *Cluster) Disown(ctx context.Context, live *unstructured.Unstructured) e
 		}
 		_, err := c.mergePatch(ctx, q, m, live, map[string]any{
 			"labels":        map[string]any{object.EnvironmentLabel: nil},
-			"annotations":   map[string]any{object.BornAnnotation: nil},
 			"managedFields": others,
 		})
 		var conflict *ConflictError

@@ -204,7 +204,7 @@ func TestADisownedObjectKeepsItsContentAndLosesOurMarks(t *testing.T) {
 			if diff := cmp.Diff(map[string]string{"x": "z"}, now.GetLabels()); diff != "" {
 				t.Errorf("labels:\n%s", diff)
 			}
-			if now.GetAnnotations()[object.BornAnnotation] != "" || managed(now, object.FieldManager) != "" {
+			if managed(now, object.FieldManager) != "" {
 				t.Errorf("still ours: %v", now.Object["metadata"])
 			}
 			if tc.other && managed(now, "kubectl-edit") == "" {

@@ -1,11 +1,27 @@
 package kube
 
 import (
+	"bytes"
+	"slices"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
+
+// Touched reports that a live object is not as the record's apply left it: fields of ours changed, or there are others.
+func Touched(live *unstructured.Unstructured, rec object.Record) bool {
+	now, err := fields.Record(live)
+	return err != nil || live.GetUID() != rec.UID || now.Live != rec.Live || !bytes.Equal(now.Fields, rec.Fields)
+}
+
+// AppliedByUs reports that an apply of ours made, or changed, an object. Labels and annotations alone do not tell: they are copied.
+func AppliedByUs(live *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(live.GetManagedFields(), fields.IsOurs)
+}
 
 // Live finds an object with our label in the watch cache. It sends nothing.
 func (c *Cluster) Live(r object.Ref) (*Live, bool) { return c.cache.Live(r) }

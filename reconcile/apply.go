@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -93,9 +94,10 @@ func (r *Reconciler) create(ctx context.Context, w *work, o object.Object) (kube
 		return kube.Applied{}, &pending{what: []string{o.Ref.String() + ": an older one is being deleted"}, after: time.Second}
 	case born == w.stamp:
 		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, true))
-	case mayAdopt(w.candidate.policy, o.Body, live, string(r.Environment.UID)):
-		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, false))
+	case r.bornBefore(born, math.MaxInt64) && kube.AppliedByUs(live): // of an older release of ours, which came late
+		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, true))
 	}
+	// Not even where it may be adopted: there is no image by which it could be given back.
 	return kube.Applied{}, &failure{reason: "Exists", phase: object.Infrastructure, object: o.Ref.String(),
 		message: "was made by somebody else while the release ran" + ownedBy(live)}
 }
@@ -178,7 +180,10 @@ func (r *Reconciler) barrier(ctx context.Context, w *work) error {
 		faults = append(faults, fmt.Sprintf("%s: %v", a.Ref, err))
 		return nil
 	})
-	if err != nil || len(faults) == 0 {
+	if err == nil && len(faults) == 0 {
+		return r.watch(ctx, w.candidate.set, w.base) // what is served only now
+	}
+	if err != nil {
 		return err
 	}
 	slices.Sort(faults)
@@ -193,6 +198,14 @@ func (r *Reconciler) pruneEarly(ctx context.Context, w *work, phase object.Phase
 			continue
 		}
 		if err := r.prune(ctx, a); err != nil {
+			return blame(err, a)
+		}
+		live, err := r.Cluster.Read(ctx, a.Ref, a.Version)
+		var gone *kube.NotFoundError
+		switch {
+		case err == nil && live.GetUID() == a.UID:
+			return &pending{what: []string{a.Ref.String() + ": is being deleted before its successor comes"}, after: 200 * time.Millisecond}
+		case err != nil && !errors.As(err, &gone):
 			return blame(err, a)
 		}
 		w.record(object.Record{Ref: a.Ref}, 0)
@@ -218,6 +231,9 @@ func (r *Reconciler) prune(ctx context.Context, a Action) error {
 			}
 			if live.GetUID() != uid {
 				return nil // what was planned is gone
+			}
+			if owner := live.GetLabels()[object.EnvironmentLabel]; owner != "" && owner != string(r.Environment.UID) {
+				return nil // another environment has taken it over
 			}
 			version = live.GetResourceVersion()
 		}

@@ -22,6 +22,7 @@ type candidate struct {
 	policyBytes []byte
 	judge       *health.Judge
 	warnings    []string
+	source      string       // what it was rendered from
 	request     string       // of a person, that it carries out
 	pin         *journal.Pin // that comes with it
 }
@@ -65,7 +66,7 @@ func (r *Reconciler) admit(ctx context.Context, h journal.Head, hash string, nam
 	if err != nil {
 		return nil, refuseUnlessWorld("NotAdmitted", fmt.Errorf("commit %.10s: %w", hash, err))
 	}
-	c := &candidate{info: ReleaseInfo{
+	c := &candidate{source: r.source(), info: ReleaseInfo{
 		Number: h.Number + 1, Commit: commit.Hash, Kind: KindDeploy, By: commit.Author, Subject: commit.Subject, Began: r.Now(),
 	}}
 	rendered, err := r.Repository.Render(ctx, commit.Hash)
@@ -136,7 +137,7 @@ const (
 
 // fromMark makes a candidate of a bundle that is kept in the cluster: neither Git nor kustomize is needed.
 func (r *Reconciler) fromMark(ctx context.Context, h journal.Head, m *journal.Mark, kind string) (*candidate, error) {
-	c := &candidate{info: ReleaseInfo{Number: h.Number + 1, Commit: m.Commit, Kind: kind, Began: r.Now()}}
+	c := &candidate{source: m.Source, info: ReleaseInfo{Number: h.Number + 1, Commit: m.Commit, Kind: kind, Began: r.Now()}}
 	var err error
 	if c.set, err = r.loadSet(ctx, m.Set); err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 )
 
 // deploy proves a commit and begins its release: S0 to S3 of the protocol. Any fault of the commit refuses it.
-func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, q *v1alpha1.Request) (Result, error) {
+func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, q *v1alpha1.Request, tip string) (Result, error) {
 	info := ReleaseInfo{Number: h.Number + 1, Commit: step.Commit, Kind: KindDeploy, Began: r.Now()}
 	r.tell(Event{Kind: EventDetected, Release: &info, Message: step.Why})
 	c, err := r.admit(ctx, h, step.Commit, q != nil && q.Commit != "")
@@ -19,13 +19,19 @@ func (r *Reconciler) deploy(ctx context.Context, h journal.Head, step Step, q *v
 	}
 	if err == nil && r.unchanged(ctx, h, c) {
 		r.same = step.Commit
-		return Result{Head: h, Why: "the commit describes what is deployed already"}, nil
+		if q != nil && (h.Pin != nil || h.Quarantined(step.Commit)) {
+			h, err = r.swap(ctx, h, h.Lift(step.Commit, q.ID))
+		}
+		return Result{Head: h, Why: "the commit describes what is deployed already"}, err
 	}
 	if err != nil {
 		return r.refuse(h, info, err)
 	}
 	if q != nil {
 		c.request = q.ID
+		if q.Commit != "" && q.Commit != tip { // else the branch would be followed as soon as it is done
+			c.pin = &journal.Pin{Commit: q.Commit, By: q.By, At: r.Now()}
+		}
 	}
 	return r.begin(ctx, h, c)
 }
@@ -81,7 +87,7 @@ func (r *Reconciler) begin(ctx context.Context, h journal.Head, c *candidate) (R
 	if err != nil {
 		return Result{Head: h}, err
 	}
-	rel.Request = c.request
+	rel.Request, rel.Source = c.request, c.source
 	next := h.Prepare(rel, union, c.pin)
 	if h, err = r.swap(ctx, h, next); err != nil {
 		return Result{}, fmt.Errorf("begin release %d: %w", rel.Number, err)

@@ -57,6 +57,9 @@ func (r *Reconciler) execute(ctx context.Context, h journal.Head) (Result, error
 	for _, phase := range object.Phases {
 		err := r.phase(ctx, w, phase)
 		if err == nil {
+			delete(w.waiting, phase) // should it wait again, that is another wait
+			w.done[phase] = true
+			w.troubled = time.Time{}
 			continue
 		}
 		return r.stuck(ctx, h, w, phase, err)
@@ -78,7 +81,10 @@ func (r *Reconciler) stuck(ctx context.Context, h journal.Head, w *work, phase o
 	case Fail:
 		return r.abort(ctx, h, w, &failure{reason: "ApplyFailed", phase: phase, message: err.Error()})
 	case Again:
-		if patience := w.candidate.policy.Spec.Patience.Duration; r.Now().Sub(h.Release.BegunAt) > patience {
+		if w.troubled.IsZero() {
+			w.troubled = r.Now()
+		}
+		if patience := w.candidate.policy.Spec.Patience.Duration; r.Now().Sub(w.troubled) > patience {
 			return r.abort(ctx, h, w, &failure{reason: "OutOfPatience", phase: phase,
 				message: fmt.Sprintf("the cluster could not be reached for %s: %v", patience, err)})
 		}
@@ -184,7 +190,7 @@ func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) erro
 		}
 		v := r.verdict(w.candidate.judge, a.Ref, health.Expectation{Generation: w.want(a.Ref), First: a.Do == Create})
 		switch {
-		case v.State == health.Healthy:
+		case v.State == health.Healthy, v.State == health.Missing && w.ended(a.Ref):
 		case v.Fatal:
 			return &failure{reason: v.Reason, phase: phase, object: a.Ref.String(), message: describe(v)}
 		default:
@@ -208,10 +214,14 @@ func describe(v health.Verdict) string {
 
 // wait records in the head what the release waits for, once per phase, and returns.
 func (r *Reconciler) wait(ctx context.Context, h journal.Head, w *work, phase object.Phase, p *pending) (Result, error) {
+	w.troubled = time.Time{}
+	if phase < object.Verification {
+		w.healthy = time.Time{} // what is all healthy again has to stay so again
+	}
 	began, known := w.waiting[phase]
 	if !known {
 		began.since = r.Now()
-		if h.Release.Phase == phase && !h.Release.PhaseBegan.IsZero() { // this process took the wait over
+		if !w.done[phase] && h.Release.Phase == phase && !h.Release.PhaseBegan.IsZero() { // this process took the wait over
 			began.since = h.Release.PhaseBegan
 		}
 		w.waiting[phase] = began

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -31,7 +33,7 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 		return Result{Head: h}, r.halt(h, err)
 	}
 	for _, phase := range object.Phases { // after a crash: their records are needed, and applying again changes nothing
-		if err := each(ctx, w.plan.in(phase), func(ctx context.Context, a Action) error { return r.apply(ctx, w, a) }); err != nil {
+		if err := each(ctx, w.plan.in(phase), func(ctx context.Context, a Action) error { return r.again(ctx, w, a) }); err != nil {
 			return r.undoLater(h, err)
 		}
 	}
@@ -51,13 +53,13 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 	if h.Release.Kind == KindRemove {
 		message = "everything was taken away"
 	}
-	mark := journal.Mark{Release: h.Release.Number, Commit: h.Release.Commit, Set: h.Release.Set, Policy: h.Release.Policy, At: now, Ill: illBefore(w.plan)}
+	mark := journal.Mark{Release: h.Release.Number, Commit: h.Release.Commit, Source: h.Release.Source, Set: h.Release.Set, Policy: h.Release.Policy, At: now, Ill: illBefore(w.plan)}
 	next := h.Done(mark, message, digest, now.Add(w.candidate.policy.Spec.Bake.Duration), now)
 	failpoint.Here(failpoint.DoneBefore)
 	if h, err = r.swap(ctx, h, next); err != nil {
 		return Result{}, fmt.Errorf("close release %d: %w", w.candidate.info.Number, err)
 	}
-	r.work = nil
+	r.work, r.unwell, r.looked = nil, nil, false
 	r.good = &world{set: w.candidate.set, policy: w.candidate.policy, judge: w.candidate.judge, inventory: inv.ByRef(), ignored: w.ignored}
 	r.drifted = nil
 	info := w.candidate.info
@@ -74,6 +76,33 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 	}
 	return Result{Head: h, Why: "released"}, nil
 }
+
+// again applies what a process before this one has applied and verified. What was deleted or made again by others since is
+// drift, and left to that: the release is decided and must end.
+func (r *Reconciler) again(ctx context.Context, w *work, a Action) error {
+	if w.applied(a.Ref) {
+		return nil
+	}
+	if o, ok := w.candidate.set.Get(a.Ref); ok && endsItself(o.Body) {
+		w.record(object.Record{Ref: a.Ref, Version: a.Version, UID: a.UID, Phase: a.Phase, Rendered: o.Digest}, 0)
+		return nil
+	}
+	if a.Do != Create && a.Do != Recreate {
+		live, err := r.live(ctx, a.Ref, a.Version)
+		var gone *kube.NotFoundError
+		switch {
+		case errors.As(err, &gone), err == nil && a.UID != "" && live.GetUID() != a.UID:
+			w.record(object.Record{Ref: a.Ref, Version: a.Version, UID: a.UID, Phase: a.Phase, Live: lost}, 0)
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return r.apply(ctx, w, a)
+}
+
+// lost stands for the digest of an object that is not there as it was released: nothing equals it.
+const lost = "lost"
 
 // illBefore names what was ill before the release: baking does not hold it against the commit.
 func illBefore(p *Plan) []string {

@@ -7,6 +7,7 @@ import (
 	"github.com/nexus-platform/reconciler/gitsource"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/kube"
+	"github.com/nexus-platform/reconciler/render"
 )
 
 // Verdict says what must follow an error.
@@ -34,6 +35,10 @@ func Judge(err error) Verdict {
 		lost        *journal.LostHeadError
 		corrupt     *journal.CorruptError
 		missing     *journal.MissingChunkError
+		disk        *gitsource.DiskError
+		mirror      *gitsource.CorruptError
+		denied      *gitsource.AuthError
+		sandbox     *render.SandboxError
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -43,7 +48,7 @@ func Judge(err error) Verdict {
 	case errors.Is(err, journal.ErrConflict), errors.As(err, &unknown):
 		return Reread
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &unavailable), errors.As(err, &throttled), errors.As(err, &lostAnswer),
-		errors.As(err, &away), errors.As(err, &remote):
+		errors.As(err, &away), errors.As(err, &remote), errors.As(err, &disk), errors.As(err, &mirror), errors.As(err, &denied), errors.As(err, &sandbox):
 		return Again
 	}
 	return Fail

@@ -27,6 +27,7 @@ const (
 // Sight is what Next looks at beside the head.
 type Sight struct {
 	Tip       string            // what the branch points at; empty if it could not be read
+	Source    string            // what is rendered: repository, branch and path
 	Request   *v1alpha1.Request // not yet carried out
 	Suspended bool
 	Remove    bool // the environment is being deleted with prune: onDelete
@@ -88,7 +89,7 @@ func applyRequest(s Sight) Step {
 
 // follow decides without a person: the branch is followed, except onto what failed here.
 func follow(h journal.Head, s Sight) Step {
-	if s.Ill && h.Previous != nil && s.Now.Before(h.BakeUntil) {
+	if s.Ill && h.Previous != nil && h.Pin == nil && s.Now.Before(h.BakeUntil) {
 		return Step{Verb: Return, Commit: h.Previous.Commit, Why: "the release fell ill while it baked"}
 	}
 	switch {
@@ -96,7 +97,7 @@ func follow(h journal.Head, s Sight) Step {
 		return Step{Verb: Rest, Commit: s.Tip, Why: "pinned to " + h.Pin.Commit}
 	case s.Tip == "":
 		return Step{Verb: Rest, Why: "the branch could not be read"}
-	case h.Good != nil && h.Good.Commit == s.Tip:
+	case h.Good != nil && h.Good.Commit == s.Tip && h.Good.Source == s.Source:
 		return Step{Verb: Rest, Commit: s.Tip, Why: "the tip is deployed"}
 	case h.Quarantined(s.Tip):
 		return Step{Verb: Rest, Commit: s.Tip, Why: "the tip failed here before"}

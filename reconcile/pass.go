@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -51,9 +53,10 @@ func (r *Reconciler) takeOver(ctx context.Context) (journal.Head, error) {
 	if err != nil {
 		return h, err
 	}
-	if h.State == journal.Idle || (r.work != nil && r.work.candidate.info.Number == h.Release.Number) {
+	if h.State == journal.Idle || (r.work != nil && r.work.candidate.info.Number == h.Release.Number && h.Epoch == r.epoch) {
 		return h, nil
 	}
+	r.work = nil // somebody else wrote the head: what this process has applied may not be there any more
 	h, err = r.swap(ctx, h, h.TakeOver())
 	if err != nil {
 		return h, fmt.Errorf("take over release %d: %w", h.Number, err)
@@ -69,7 +72,7 @@ func (r *Reconciler) takeOver(ctx context.Context) (journal.Head, error) {
 // act does what Next decides.
 func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip string) (Result, error) {
 	sight := Sight{
-		Tip: tip, Request: ask.Request, Suspended: ask.Suspended, Remove: ask.Remove,
+		Tip: tip, Source: r.source(), Request: ask.Request, Suspended: ask.Suspended, Remove: ask.Remove,
 		Ill: r.ill(h) != nil, Seen: tip != "" && (r.same == tip || r.refused[tip] != nil), Now: r.Now(),
 	}
 	step := Next(h, sight)
@@ -84,8 +87,12 @@ func (r *Reconciler) act(ctx context.Context, h journal.Head, ask Ask, tip strin
 		res, err = r.resume(ctx, h, ask, tip)
 	case Deploy:
 		delete(r.refused, step.Commit)
-		if h, err = r.lift(ctx, h, step, ask); err == nil {
-			res, err = r.deploy(ctx, h, step, ask.Request)
+		res, err = r.deploy(ctx, h, step, ask.Request, tip)
+		if err != nil && Judge(err) != Stop && Judge(err) != Reread && r.head != nil && r.head.State == journal.Idle {
+			// A commit that cannot be proved now does not keep what is deployed from being looked after.
+			if looked, lerr := r.repair(ctx, *r.head, ask.Suspended); lerr == nil {
+				res.Drifted, res.Ill = looked.Drifted, looked.Ill
+			}
 		}
 	case Rollback:
 		res, err = r.rollback(ctx, h, ask.Request)
@@ -126,12 +133,11 @@ func (r *Reconciler) answer(res *Result, q *v1alpha1.Request, step Step, err err
 	}
 }
 
-// lift forgets what stands against a commit that a person asked for by name.
-func (r *Reconciler) lift(ctx context.Context, h journal.Head, step Step, ask Ask) (journal.Head, error) {
-	if ask.Request == nil || (!h.Quarantined(step.Commit) && h.Pin == nil) {
-		return h, nil
-	}
-	return r.swap(ctx, h, h.Lift(step.Commit, ask.Request.ID))
+// source names what is rendered, so that a changed Environment is noticed at an unchanged tip.
+func (r *Reconciler) source() string {
+	s := r.Environment.Spec
+	sum := sha256.Sum256([]byte(s.Source.URL + "\x00" + s.Source.Branch + "\x00" + s.Path))
+	return hex.EncodeToString(sum[:8])
 }
 
 // resume goes on with an open release, unless a newer admitted commit takes its place while it waits.
@@ -147,8 +153,8 @@ func (r *Reconciler) resume(ctx context.Context, h journal.Head, ask Ask, tip st
 		return r.abort(ctx, h, w, &failure{reason: reasonSuperseded, phase: h.Release.Phase, message: fmt.Sprintf("%s was asked for by %s", q.Verb, q.By)})
 	}
 	newer := tip != "" && tip != h.Release.Commit && !h.Quarantined(tip) && r.refused[tip] == nil &&
-		h.Release.Kind == KindDeploy && !ask.Suspended && (h.Good == nil || tip != h.Good.Commit)
-	if !newer || h.Release.Phase == object.Migrations || h.Release.Commit == r.requested(ask) {
+		h.Release.Kind == KindDeploy && h.Release.Request == "" && !ask.Suspended && (h.Good == nil || tip != h.Good.Commit)
+	if !newer || h.Release.Phase == object.Migrations {
 		return r.execute(ctx, h)
 	}
 	c, err := r.admit(ctx, h, tip, false)
@@ -164,13 +170,6 @@ func (r *Reconciler) resume(ctx context.Context, h journal.Head, ask Ask, tip st
 	return r.abort(ctx, h, w, &failure{reason: reasonSuperseded, phase: h.Release.Phase, object: short(tip), message: "a newer commit takes its place"})
 }
 
-func (r *Reconciler) requested(ask Ask) string {
-	if ask.Request == nil {
-		return ""
-	}
-	return ask.Request.Commit
-}
-
 func (c *candidate) infoOr(commit string, h journal.Head) ReleaseInfo {
 	if c != nil {
 		return c.info
@@ -183,7 +182,7 @@ func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.R
 	var c *candidate
 	var err error
 	switch {
-	case h.Previous != nil && (q.Commit == "" || q.Commit == h.Previous.Commit):
+	case h.Previous != nil && (q.Commit == "" || q.Commit == h.Previous.Commit): // from its bundle
 		c, err = r.fromMark(ctx, h, h.Previous, KindRollback)
 	case q.Commit != "":
 		if c, err = r.admit(ctx, h, q.Commit, true); c != nil {

@@ -42,6 +42,7 @@ type Reconciler struct {
 	mu    sync.Mutex
 	dirty map[object.Ref]bool // changed in the cluster since the last look
 
+	epoch   int64         // of the newest head that this process wrote
 	head    *journal.Head // as last read or written; nil: read it again
 	good    *world        // what the head's Good describes; nil: load it
 	work    *work         // of the open release; nil: load it
@@ -132,7 +133,7 @@ func (r *Reconciler) swap(ctx context.Context, from, to journal.Head) (journal.H
 		r.head = nil
 		return journal.Head{}, err
 	}
-	r.head = &written
+	r.head, r.epoch = &written, written.Epoch
 	return written, nil
 }
 

@@ -65,6 +65,9 @@ func (r *Reconciler) look(base *world, changed map[object.Ref]bool) error {
 func (r *Reconciler) compare(base *world, rec object.Record) (*v1alpha1.Drift, error) {
 	now := metav1.NewTime(r.Now())
 	live, here := r.Cluster.Live(rec.Ref)
+	if o, declared := base.set.Get(rec.Ref); !here && declared && endsItself(o.Body) {
+		return nil, nil
+	}
 	if !here {
 		verb := "deleted"
 		if r.Cluster.Unlabelled(rec.Ref) {
@@ -85,6 +88,9 @@ func (r *Reconciler) compare(base *world, rec object.Record) (*v1alpha1.Drift, e
 	report, err := r.Cluster.Drift(live, rec, o.Body, base.ignored(rec.Ref))
 	if err != nil || report == nil {
 		return nil, err
+	}
+	if report.Manager == "kube-controller-manager" && report.Operation == "Update/scale" {
+		return nil, nil // an autoscaler that is not in Git: the replicas are its own
 	}
 	d := &v1alpha1.Drift{Object: rec.Ref.String(), Verb: report.Verb, Manager: report.Manager, At: now}
 	if !report.At.IsZero() {
@@ -123,27 +129,23 @@ func (r *Reconciler) repair(ctx context.Context, h journal.Head, suspended bool)
 	}
 	if r.Now().Before(h.BakeUntil) {
 		res.After = h.BakeUntil.Sub(r.Now())
-		if r.ill(h) != nil {
+		if r.ill(h) != nil && h.Previous != nil && h.Pin == nil && !suspended {
 			res.After = 1 // the next pass goes back
 		}
 	}
 	if !suspended {
-		if err := r.sweep(ctx, h, base, changed); err != nil {
-			r.markDirty(changed)
-			return res, err
-		}
-		after, err := r.heal(ctx, h, base)
-		if err != nil {
-			return res, err
-		}
+		after, herr := r.heal(ctx, h, base)
 		if after > 0 && (res.After == 0 || after < res.After) {
 			res.After = after
+		}
+		if err = errors.Join(herr, r.sweep(ctx, h, base, changed)); err != nil {
+			r.markDirty(changed)
 		}
 	}
 	for _, ref := range slices.SortedFunc(maps.Keys(r.drifted), object.Ref.Compare) {
 		res.Drifted = append(res.Drifted, r.drifted[ref])
 	}
-	return res, nil
+	return res, err
 }
 
 // flap remembers how often an object drifted and was healed lately.
@@ -199,26 +201,51 @@ func (r *Reconciler) heal(ctx context.Context, h journal.Head, base *world) (tim
 			d.Action, next = "flapping", flapPause
 		default:
 			d.Action = "healed"
-			f.times = append(f.times, now)
 			todo = append(todo, base.inventory[ref])
 		}
 		d.Count = int32(len(f.times))
+		if d.Action == "healed" {
+			d.Count++
+		}
 		r.drifted[ref] = d
 		r.tellDrift(ref, f, d)
 	}
+	if len(todo) == 0 {
+		return next, nil
+	}
+	if err := r.stillHead(ctx, h); err != nil {
+		return next, err
+	}
 	var mu sync.Mutex
+	var faults []error
 	err := each(ctx, todo, func(ctx context.Context, rec object.Record) error {
 		healed, err := r.healOne(ctx, h, base, rec)
-		if err != nil {
-			return fmt.Errorf("heal %s: %w", rec.Ref, err)
-		}
 		mu.Lock()
 		defer mu.Unlock()
+		if err != nil { // one that cannot be healed does not keep the others from it
+			faults = append(faults, fmt.Errorf("heal %s: %w", rec.Ref, err))
+			return nil
+		}
 		base.inventory[rec.Ref] = healed
+		r.flaps[rec.Ref].times = append(r.flaps[rec.Ref].times, now)
 		delete(r.drifted, rec.Ref)
 		return nil
 	})
-	return next, err
+	return next, errors.Join(append(faults, err)...)
+}
+
+// stillHead makes sure that nobody else has moved the head before something is written that no head write fences: a
+// process that was away for longer than its Lease would else take a newer release for drift.
+func (r *Reconciler) stillHead(ctx context.Context, h journal.Head) error {
+	now, err := r.Journal.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read the head before healing: %w", err)
+	}
+	if now.Epoch != h.Epoch {
+		r.head, r.good = nil, nil
+		return fmt.Errorf("heal: %w", journal.ErrConflict)
+	}
+	return nil
 }
 
 // tellDrift tells each observation once.
@@ -263,6 +290,10 @@ func (r *Reconciler) sweep(ctx context.Context, h journal.Head, base *world, cha
 		}
 		live, here := r.Cluster.Live(ref)
 		if !here || live.Deleting || !r.bornBefore(live.Born, h.Epoch) {
+			continue
+		}
+		// A copy that somebody made of an object of ours has its marks, but was not applied by us.
+		if o := live.Object(); !kube.AppliedByUs(o) || metav1.GetControllerOf(o) != nil {
 			continue
 		}
 		if bearsData(base.policy, ref.GroupKind()) {

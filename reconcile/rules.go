@@ -47,6 +47,15 @@ func bearsData(p *v1alpha1.ReleasePolicy, gk schema.GroupKind) bool {
 	return false
 }
 
+// endsItself reports a Job that is removed some time after it has ended: that it is gone is its end, not drift.
+func endsItself(body *unstructured.Unstructured) bool {
+	if body.GroupVersionKind().GroupKind() != (schema.GroupKind{Group: "batch", Kind: "Job"}) {
+		return false
+	}
+	_, ends, _ := unstructured.NestedFieldNoCopy(body.Object, "spec", "ttlSecondsAfterFinished")
+	return ends
+}
+
 // mayAdopt reports whether an object that exists may be taken over: by its own mark, by the policy, or because a release of this environment made it.
 func mayAdopt(p *v1alpha1.ReleasePolicy, body, live *unstructured.Unstructured, environment string) bool {
 	if object.Marked(body, object.AdoptAnnotation) {

@@ -50,6 +50,16 @@ func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
 		return r.keep(ctx, h, w)
 	}
 	u := &undoing{r: r, w: w, records: w.before.ByRef()}
+	for _, a := range u.created() { // what could refuse the restoring goes first
+		if guards(a.Ref) {
+			if err := u.remove(ctx, a); err != nil {
+				return r.undoLater(h, err)
+			}
+		}
+	}
+	if u.removed {
+		return r.undoLater(h, &pending{what: []string{"admission: what this release brought is gone, which takes the API server a moment to know"}, after: time.Second})
+	}
 	for _, phase := range object.Phases {
 		if err := each(ctx, u.changed(phase), u.restore); err != nil {
 			return r.undoLater(h, err)
@@ -108,6 +118,7 @@ type undoing struct {
 	mu      sync.Mutex
 	records map[object.Ref]object.Record
 	kept    []string
+	removed bool // something was deleted by this walk
 }
 
 // changed are the actions of a phase that touched what was there before.
@@ -140,10 +151,14 @@ func (u *undoing) created() []Action {
 func (u *undoing) restore(ctx context.Context, a Action) error {
 	failpoint.Here(failpoint.UndoBefore)
 	if a.Do == Adopt {
-		if err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref]); err != nil {
-			return fmt.Errorf("give %s back: %w", a.Ref, err)
+		err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref])
+		var gone *kube.NotFoundError
+		var unknown *kube.NoKindError
+		var replaced *kube.ConflictError
+		if err == nil || errors.As(err, &gone) || errors.As(err, &unknown) || errors.As(err, &replaced) && replaced.Replaced {
+			return nil // somebody deleted what was adopted: there is nothing to give back
 		}
-		return nil
+		return fmt.Errorf("give %s back: %w", a.Ref, err)
 	}
 	rec := u.w.base.inventory[a.Ref]
 	o, ok := u.w.base.set.Get(a.Ref)
@@ -160,7 +175,7 @@ func (u *undoing) restore(ctx context.Context, a Action) error {
 	case live.GetDeletionTimestamp() != nil:
 		return &pending{what: []string{a.Ref.String() + ": is being deleted, to be made again"}, after: time.Second}
 	}
-	if digest, err := kube.LiveDigest(live, rec.Fields); err == nil && digest == rec.Live && live.GetUID() == rec.UID && !u.w.applied(a.Ref) {
+	if !kube.Touched(live, rec) && !u.w.applied(a.Ref) {
 		return nil // never touched
 	}
 	return u.write(ctx, o, rec, live)
@@ -204,10 +219,10 @@ func (u *undoing) remove(ctx context.Context, a Action) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", a.Ref, err)
 	}
-	if live.GetAnnotations()[object.BornAnnotation] != u.w.stamp || live.GetDeletionTimestamp() != nil {
+	if live.GetAnnotations()[object.BornAnnotation] != u.w.stamp || live.GetDeletionTimestamp() != nil || live.GetLabels()[object.EnvironmentLabel] != string(u.r.Environment.UID) {
 		return nil
 	}
-	stays, err := u.r.holdsMore(ctx, live)
+	stays, err := u.r.holdsMore(ctx, u.w.candidate.policy, live)
 	if err != nil {
 		return fmt.Errorf("look into %s: %w", a.Ref, err)
 	}
@@ -219,12 +234,13 @@ func (u *undoing) remove(ctx context.Context, a Action) error {
 		return nil
 	}
 	failpoint.Here(failpoint.UndoRemove)
+	u.removed = true
 	return u.r.prune(ctx, Action{Ref: a.Ref, Version: a.Version, UID: live.GetUID()})
 }
 
 // holdsMore reports newcomers that undo must not delete: a claim that is bound may hold
 // data; a Namespace or a definition may hold what others made.
-func (r *Reconciler) holdsMore(ctx context.Context, live *unstructured.Unstructured) (bool, error) {
+func (r *Reconciler) holdsMore(ctx context.Context, p *v1alpha1.ReleasePolicy, live *unstructured.Unstructured) (bool, error) {
 	switch live.GetKind() {
 	case "PersistentVolumeClaim":
 		phase, _, _ := unstructured.NestedString(live.Object, "status", "phase")
@@ -235,7 +251,18 @@ func (r *Reconciler) holdsMore(ctx context.Context, live *unstructured.Unstructu
 		empty, err := r.Cluster.Empty(ctx, live)
 		return !empty, err
 	}
-	return false, nil
+	return bearsData(p, live.GroupVersionKind().GroupKind()), nil
+}
+
+// guards reports kinds by which the API server may refuse writes to other objects.
+func guards(ref object.Ref) bool {
+	switch ref.Group {
+	case "admissionregistration.k8s.io", "apiregistration.k8s.io":
+		return true
+	case "":
+		return ref.Kind == "ResourceQuota" || ref.Kind == "LimitRange"
+	}
+	return false
 }
 
 // keep ends a first release that failed without undoing it: a person looks at it, and a new commit is released as usual.

@@ -23,7 +23,7 @@ func (r *Reconciler) verify(w *work) error {
 		}
 		a, touched := actions[o.Ref]
 		v := r.verdict(w.candidate.judge, o.Ref, health.Expectation{Generation: w.want(o.Ref), First: a.Do == Create})
-		if v.State == health.Healthy {
+		if v.State == health.Healthy || v.State == health.Missing && endsItself(o.Body) && (!touched || w.applied(o.Ref)) {
 			continue
 		}
 		if was, ill := w.plan.Baseline[o.Ref.String()]; ill && !touched && health.Compare(health.Verdict{State: was}, v) <= 0 {

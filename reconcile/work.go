@@ -24,14 +24,16 @@ type work struct {
 	ignored   func(object.Ref) []string
 	stamp     string // on everything that this release creates
 
-	mu      sync.Mutex
-	records map[object.Ref]object.Record // of what this process applied
-	wants   map[object.Ref]int64         // the generation that the last apply gave
-	proved  bool                         // the barrier of phase 1 has passed
-	waiting map[object.Phase]waiting     // since when, for phases that wait
-	told    object.Phase                 // the newest phase that was told
-	healthy time.Time                    // since when the whole set is healthy at once
-	passed  map[string]bool              // checks of phase 8
+	mu       sync.Mutex
+	records  map[object.Ref]object.Record // of what this process applied
+	wants    map[object.Ref]int64         // the generation that the last apply gave
+	proved   bool                         // the barrier of phase 1 has passed
+	waiting  map[object.Phase]waiting     // since when, for phases that wait
+	done     map[object.Phase]bool        // phases that have passed once
+	told     object.Phase                 // the newest phase that was told
+	troubled time.Time                    // since when the cluster does not answer; zero: it does
+	healthy  time.Time                    // since when the whole set is healthy at once
+	passed   map[string]bool              // checks of phase 8
 }
 
 type waiting struct{ since time.Time }
@@ -41,7 +43,7 @@ func newWork(c *candidate, p *Plan, base *world, images []*unstructured.Unstruct
 		candidate: c, plan: p, base: base, ignored: foreignFields(c.set, c.policy),
 		images:  map[object.Ref]*unstructured.Unstructured{},
 		records: map[object.Ref]object.Record{}, wants: map[object.Ref]int64{},
-		waiting: map[object.Phase]waiting{}, passed: map[string]bool{},
+		waiting: map[object.Phase]waiting{}, passed: map[string]bool{}, done: map[object.Phase]bool{},
 	}
 	for _, u := range images {
 		w.images[object.RefOf(u)] = u
@@ -55,6 +57,12 @@ func (w *work) applied(ref object.Ref) bool {
 	defer w.mu.Unlock()
 	_, ok := w.records[ref]
 	return ok
+}
+
+// ended reports a Job that was applied and removed itself.
+func (w *work) ended(ref object.Ref) bool {
+	o, ok := w.candidate.set.Get(ref)
+	return ok && endsItself(o.Body) && w.applied(ref)
 }
 
 func (w *work) record(rec object.Record, generation int64) {

@@ -102,13 +102,15 @@ func (r *Reconciler) watch(ctx context.Context, set *object.Set, base *world) er
 
 // inert kinds are what they were asked to be as soon as they are stored.
 var inert = map[string]bool{
-	"ConfigMap": true, "Secret": true, "ServiceAccount": true, "Role": true, "RoleBinding": true, "ClusterRole": true,
-	"ClusterRoleBinding": true, "NetworkPolicy": true, "LimitRange": true, "ResourceQuota": true, "PriorityClass": true, "StorageClass": true,
+	"ConfigMap": true, "Secret": true, "ServiceAccount": true, "LimitRange": true, "ResourceQuota": true,
+	"Role.rbac.authorization.k8s.io": true, "RoleBinding.rbac.authorization.k8s.io": true,
+	"ClusterRole.rbac.authorization.k8s.io": true, "ClusterRoleBinding.rbac.authorization.k8s.io": true,
+	"NetworkPolicy.networking.k8s.io": true, "PriorityClass.scheduling.k8s.io": true, "StorageClass.storage.k8s.io": true,
 }
 
 // isInert reports kinds without a state of their own, unless a rule of the policy judges them.
 func isInert(ref object.Ref, p *v1alpha1.ReleasePolicy) bool {
-	if !inert[ref.Kind] {
+	if !inert[ref.GroupKind().String()] {
 		return false
 	}
 	for _, rule := range p.Spec.Health.Rules {

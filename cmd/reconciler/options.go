@@ -123,7 +123,7 @@ func readEnvironment(file string) (*v1alpha1.Environment, error) {
 		return nil, fmt.Errorf("%s: metadata.name, spec.source.url, spec.path and spec.serviceAccountName are needed", file)
 	}
 	if env.UID == "" {
-		env.UID = types.UID("file-" + env.Name)
+		env.UID = types.UID("file-" + env.Namespace + "-" + env.Name)
 	}
 	return env, nil
 }

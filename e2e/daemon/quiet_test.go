@@ -45,6 +45,11 @@ func (s *site) counted(t *testing.T) (*apicount.Proxy, string) {
 // passes counts the passes that the daemon logged.
 func (p *process) passes() int { return strings.Count(p.tail(1<<20), " msg=pass ") }
 
+// passesOf counts those of the environment of one namespace.
+func (p *process) passesOf(namespace string) int {
+	return strings.Count(p.tail(1<<20), " msg=pass environment="+envName+" namespace="+namespace+" ")
+}
+
 // idle leaves out what a daemon asks for without having anything to do: its Lease, and that of its own cache.
 func idle(r apicount.Request) bool { return strings.HasPrefix(r.Resource, "leases") }
 

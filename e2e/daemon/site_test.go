@@ -120,6 +120,12 @@ type process struct {
 // spawn starts a daemon. It ends with stop or kill.
 func (s *site) spawn(tb testing.TB, kubeconfig string, args ...string) *process {
 	tb.Helper()
+	return s.spawnBinary(tb, binary(tb), nil, kubeconfig, args...)
+}
+
+// spawnBinary starts a daemon of another build, with more in its environment.
+func (s *site) spawnBinary(tb testing.TB, path string, env []string, kubeconfig string, args ...string) *process {
+	tb.Helper()
 	s.seq++
 	p := &process{done: make(chan struct{}), log: filepath.Join(s.dir, fmt.Sprintf("daemon-%d.log", s.seq))}
 	log, err := os.Create(p.log)
@@ -127,10 +133,10 @@ func (s *site) spawn(tb testing.TB, kubeconfig string, args ...string) *process 
 		tb.Fatal(err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command(binary(tb), append([]string{"run", "--kubeconfig", kubeconfig, "--cache-dir", filepath.Join(s.dir, "cache"),
+	p.cmd = exec.Command(path, append([]string{"run", "--kubeconfig", kubeconfig, "--cache-dir", filepath.Join(s.dir, "cache"),
 		"--health-address", "127.0.0.1:0", "--metrics-address", "0", "--lease-duration", "3s", "--log-level", "debug"}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = environment(s.dir)
+	p.cmd.Env = environment(s.dir, env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		tb.Fatal(err)

@@ -30,7 +30,7 @@ type Drifted struct {
 // these are looked at, and all that we applied only where that tells nothing.
 func Drift(now *unstructured.Unstructured, rec object.Record, want *unstructured.Unstructured, ignore []string) ([]Drifted, error) {
 	digest, err := Digest(now, rec.Fields)
-	if err != nil || digest == rec.Live {
+	if err != nil {
 		return nil, err
 	}
 	applied, err := parseFields(rec.Fields)
@@ -41,9 +41,21 @@ func Drift(now *unstructured.Unstructured, rec object.Record, want *unstructured
 	if err != nil {
 		return nil, err
 	}
+	// What is ours and not of the last apply is of an apply that came late, or of a release that was not finished.
+	extra := ours.Difference(applied)
+	if rec.Live == "" || len(rec.Fields) == 0 {
+		extra = fieldpath.NewSet()
+	}
+	if digest == rec.Live && extra.Empty() {
+		return nil, nil
+	}
 	lost := applied.Difference(ours)
-	if lost.Empty() {
-		lost = applied
+	author := Unknown
+	if lost.Empty() && digest != rec.Live {
+		lost, author = applied, object.FieldManager // nobody else owns what changed
+	}
+	if !extra.Empty() {
+		lost, author = lost.Union(extra), object.FieldManager
 	}
 	foreign := pointerPaths(want, now, ignore)
 	var out []Drifted
@@ -53,7 +65,7 @@ func Drift(now *unstructured.Unstructured, rec object.Record, want *unstructured
 		}
 		was, had := valueAt(want.Object, path)
 		is, has := valueAt(now.Object, path)
-		f := Drifted{Manager: Unknown}
+		f := Drifted{Manager: author}
 		d := differ{kind: rec.Ref.GroupKind()}
 		steps := stepsOf(path)
 		switch {
@@ -66,7 +78,9 @@ func Drift(now *unstructured.Unstructured, rec object.Record, want *unstructured
 		default:
 			d.walk(steps, nil, is)
 		}
-		f.Manager, f.Operation, f.At = changedBy(now, path)
+		if m, op, at := changedBy(now, path); m != Unknown {
+			f.Manager, f.Operation, f.At = m, op, at
+		}
 		for _, change := range d.changes {
 			f.Change = change
 			out = append(out, f)
