@@ -103,8 +103,8 @@ func (r reader) do(t *testing.T, command, stdin string) error {
 	return nil
 }
 
-// long is what `make test` runs beside this test; that the targets exist must do here.
-var long = regexp.MustCompile(`(?m)^make (demo|test)\b`)
+// long is what `make test` runs beside this test, or what takes too long; that the targets exist must do here.
+var long = regexp.MustCompile(`(?m)^make (demo|test|bench)\b`)
 
 // follow does what every block of a page says.
 func (r reader) follow(t *testing.T, p page) {
