@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -228,4 +229,32 @@ func TestARollbackBringsBackAClaimThatWasLetGo(t *testing.T) {
 	if last := s.last(); last.Outcome != v1alpha1.Succeeded || last.Kind != reconcile.KindRollback {
 		t.Errorf("the rollback ended as %s: %s %v", last.Outcome, last.Message, last.Findings)
 	}
+}
+
+func TestAGitServerThatHangsDoesNotKeepDriftFromBeingHealed(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	files := good(s)
+	asked, over := make(chan struct{}, 100), make(chan struct{})
+	s.git.Fault(func(http.ResponseWriter, *http.Request) bool {
+		asked <- struct{}{}
+		<-over
+		return true
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.run.Pass(t.Context(), reconcile.Ask{})
+		done <- err
+	}()
+	<-asked
+	if _, err := s.client.CoreV1().ConfigMaps(s.namespace).Patch(t.Context(), "a", types.MergePatchType, []byte(`{"data":{"key":"hand"}}`), metav1.PatchOptions{FieldManager: "kubectl-edit"}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the pass that asks Git to heal", func() bool { return s.value("a") == "one" })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	close(over)
+	s.git.Fault(nil)
+	unharmed(s, files)
 }

@@ -40,6 +40,7 @@ type stage struct {
 	t         *testing.T
 	client    *kubernetes.Clientset
 	namespace string
+	git       *gitserver.Server
 	repo      *gitserver.Repo
 	env       *v1alpha1.Environment
 	assembly  *controller.Assembly
@@ -79,7 +80,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	git := gitserver.Start(t)
-	s.repo = git.Init("config")
+	s.git, s.repo = git, git.Init("config")
 	s.assembly = &controller.Assembly{
 		Config: cfg, Namespace: journals.Name, Now: time.Now, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 		Mirrors:  &gitsource.Mirrors{Dir: t.TempDir(), Limits: gitsource.DefaultLimits()},

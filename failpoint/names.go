@@ -2,9 +2,14 @@
 // Without the build tag failpoints, Here is an empty function that the compiler removes.
 package failpoint
 
-// Variable names what holds the plan in a build with failpoints: NAME=kill, or NAME=kill@N for the Nth time that
-// the boundary is reached, counted from 1.
-const Variable = "NEXUS_FAILPOINT"
+// Environment variables of a build with failpoints.
+const (
+	// Variable holds the plan: NAME=kill (SIGKILL) or NAME=stop (SIGSTOP), for the Nth time that the boundary is reached
+	// NAME=kill@N, counted from 1. @FILE is a file that holds the plan, now or later.
+	Variable = "NEXUS_FAILPOINT"
+	// TraceVariable names a file that gets the name of every boundary that is reached, one a line.
+	TraceVariable = "NEXUS_FAILPOINT_TRACE"
+)
 
 // Name is a step boundary.
 type Name string

@@ -7,26 +7,70 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 )
 
-var reached atomic.Int64
+var plan struct {
+	sync.Mutex
+	text    string
+	reached int // how often since the plan is this one
+}
 
-// Here kills the process if the plan names this boundary.
+// Here kills or stops the process if the plan says so of this boundary.
 func Here(name Name) {
-	planned, action, _ := strings.Cut(os.Getenv(Variable), "=")
-	if planned != string(name) {
+	trace(name)
+	plan.Lock()
+	defer plan.Unlock()
+	if text := planned(); text != plan.text {
+		plan.text, plan.reached = text, 0
+	}
+	boundary, action, _ := strings.Cut(plan.text, "=")
+	if boundary != string(name) {
 		return
 	}
+	plan.reached++
 	action, at, counted := strings.Cut(action, "@")
-	n := reached.Add(1)
-	if want, err := strconv.ParseInt(at, 10, 64); counted && (err != nil || n != want) {
+	if want, err := strconv.Atoi(at); counted && (err != nil || plan.reached != want) {
 		return
 	}
-	if action != "kill" {
+	switch action {
+	case "kill":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // until the kernel has ended us
+	case "stop":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	default:
 		panic(fmt.Sprintf("%s: unknown action %q", Variable, action))
 	}
-	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {} // until the kernel has ended us
+}
+
+// planned is the plan as it is now.
+func planned() string {
+	text := os.Getenv(Variable)
+	file, named := strings.CutPrefix(text, "@")
+	if !named {
+		return text
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "" // there is none yet
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// trace writes down that the boundary was reached, before anything else happens there.
+func trace(name Name) {
+	file := os.Getenv(TraceVariable)
+	if file == "" {
+		return
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", TraceVariable, err))
+	}
+	defer f.Close()
+	if _, err := f.WriteString(string(name) + "\n"); err != nil {
+		panic(fmt.Sprintf("%s: %v", TraceVariable, err))
+	}
 }

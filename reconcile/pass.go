@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/journal"
@@ -43,8 +44,39 @@ func (r *Reconciler) tip(ctx context.Context, h journal.Head, ask Ask) (string, 
 	if ask.Remove || h.State == journal.Committed || h.State == journal.Aborting {
 		return "", nil
 	}
-	return r.Repository.Tip(ctx)
+	if ask.Request != nil { // a person waits for what the branch is now
+		return r.Repository.Tip(ctx)
+	}
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go r.hurry(asking, cancel, h.State != journal.Idle)
+	tip, err := r.Repository.Tip(asking)
+	if err != nil && asking.Err() != nil && ctx.Err() == nil {
+		return "", nil //nolint:nilerr // it is told by a pass that has nothing else to do
+	}
+	return tip, err
 }
+
+// hurry ends a question to Git as soon as the pass has something else to do: a server that hangs must not keep it from that.
+func (r *Reconciler) hurry(asking context.Context, cancel context.CancelFunc, busy bool) {
+	if !busy {
+		select {
+		case <-asking.Done():
+			return
+		case <-r.wake():
+		}
+	}
+	timer := time.NewTimer(tipPatience)
+	defer timer.Stop()
+	select {
+	case <-asking.Done():
+	case <-timer.C:
+		cancel()
+	}
+}
+
+// tipPatience is how long a pass waits for Git that has something else to do.
+const tipPatience = time.Second
 
 // takeOver reads the head. An open release that this process did not begin is taken over
 // by a new epoch, so that a process that still believes it is at work cannot decide anything.

@@ -41,6 +41,7 @@ type Reconciler struct {
 
 	mu    sync.Mutex
 	dirty map[object.Ref]bool // changed in the cluster since the last look
+	woken chan struct{}       // for who waits for a change; nil: nobody does
 
 	epoch   int64         // of the newest head that this process wrote
 	head    *journal.Head // as last read or written; nil: read it again
@@ -104,6 +105,25 @@ func (r *Reconciler) Changed(ref object.Ref) {
 		r.dirty = map[object.Ref]bool{}
 	}
 	r.dirty[ref] = true
+	if r.woken != nil {
+		close(r.woken)
+		r.woken = nil
+	}
+}
+
+// wake is closed as soon as something is marked as changed.
+func (r *Reconciler) wake() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.dirty) > 0 {
+		now := make(chan struct{})
+		close(now)
+		return now
+	}
+	if r.woken == nil {
+		r.woken = make(chan struct{})
+	}
+	return r.woken
 }
 
 // takeDirty empties the list of changed objects and returns it.

@@ -88,6 +88,8 @@ func TestAGitServerThatFailsIsOneConditionAndOneEventAndNeedsNoRestart(t *testin
 		commit := other.push("meanwhile", files{"b.yaml": configMap("b", "1")})
 		other.follow()
 		other.rest(commit) // others do not wait
+		tn.kubectl("patch", "configmap/away", "--type=merge", `-p={"data":{"key":"hand"}}`)
+		until(t, "the drift to be healed", func() bool { return tn.value("away") == "1" }, tn.state)
 		close(over)
 		tn.git.Fault(nil)
 		f["more.yaml"] = configMap("more", "2")
