@@ -52,7 +52,7 @@ func (r *Reconciler) tip(ctx context.Context, h journal.Head, ask Ask) (string, 
 	go r.hurry(asking, cancel, h.State != journal.Idle)
 	tip, err := r.Repository.Tip(asking)
 	if err != nil && asking.Err() != nil && ctx.Err() == nil {
-		return "", nil //nolint:nilerr // it is told by a pass that has nothing else to do
+		return "", nil // a pass that has nothing else to do will tell
 	}
 	return tip, err
 }
