@@ -11,6 +11,7 @@ import (
 	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/health"
 	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -203,14 +204,8 @@ func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) erro
 	return nil
 }
 
-// describe writes a verdict for people, with the pod that shows what is wrong.
-func describe(v health.Verdict) string {
-	text := v.Reason
-	if v.Message != "" {
-		text += ": " + v.Message
-	}
-	return text
-}
+// describe writes a verdict for people, with the pod that shows what is wrong. What a container said at its end may hold anything.
+func describe(v health.Verdict) string { return because(v.Reason, fields.Redact(v.Message)) }
 
 // wait records in the head what the release waits for, once per phase, and returns.
 func (r *Reconciler) wait(ctx context.Context, h journal.Head, w *work, phase object.Phase, p *pending) (Result, error) {

@@ -170,6 +170,9 @@ func (p *planner) object(ctx context.Context, o object.Object) error {
 		}
 		return p.create(ctx, o, a)
 	}
+	if !owned && !kube.AppliedByUs(live.Object()) { // it has our label, but nobody knows why
+		return p.adopt(ctx, o, a)
+	}
 	return p.change(ctx, o, a, live)
 }
 
