@@ -49,7 +49,11 @@ func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
 	if h.Good == nil && h.Release.Kind == KindDeploy && r.Environment.Spec.OnFirstFailure != "undo" && h.Release.Failure.Reason != reasonSuperseded {
 		return r.keep(ctx, h, w)
 	}
-	u := &undoing{r: r, w: w, records: w.before.ByRef()}
+	if w.undoing == nil {
+		w.undoing = &undoing{r: r, w: w, records: w.before.ByRef(), restored: map[object.Ref]bool{}}
+	}
+	u := w.undoing
+	u.removed = false
 	for _, a := range u.created() { // what could refuse the restoring goes first
 		if guards(a.Ref) {
 			if err := u.remove(ctx, a); err != nil {
@@ -110,15 +114,16 @@ func (r *Reconciler) halt(h journal.Head, err error) error {
 	}
 }
 
-// undoing is one walk back.
+// undoing is the way back, over as many passes as it takes.
 type undoing struct {
 	r *Reconciler
 	w *work
 
-	mu      sync.Mutex
-	records map[object.Ref]object.Record
-	kept    []string
-	removed bool // something was deleted by this walk
+	mu       sync.Mutex
+	records  map[object.Ref]object.Record
+	restored map[object.Ref]bool // by this process: once is enough
+	kept     []string
+	removed  bool // something was deleted in this pass
 }
 
 // changed are the actions of a phase that touched what was there before.
@@ -149,6 +154,22 @@ func (u *undoing) created() []Action {
 
 // restore applies an object as the last good release declared it, or gives an adopted one back.
 func (u *undoing) restore(ctx context.Context, a Action) error {
+	u.mu.Lock()
+	done := u.restored[a.Ref]
+	u.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := u.takeBack(ctx, a); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.restored[a.Ref] = true
+	return nil
+}
+
+func (u *undoing) takeBack(ctx context.Context, a Action) error {
 	failpoint.Here(failpoint.UndoBefore)
 	if a.Do == Adopt {
 		err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref])
@@ -227,10 +248,10 @@ func (u *undoing) remove(ctx context.Context, a Action) error {
 		return fmt.Errorf("look into %s: %w", a.Ref, err)
 	}
 	if stays {
-		u.kept = append(u.kept, a.Ref.String())
 		if err := u.r.Cluster.Disown(ctx, live); err != nil {
 			return fmt.Errorf("let go of %s: %w", a.Ref, err)
 		}
+		u.kept = append(u.kept, a.Ref.String())
 		return nil
 	}
 	failpoint.Here(failpoint.UndoRemove)

@@ -33,6 +33,7 @@ type work struct {
 	told     object.Phase                 // the newest phase that was told
 	troubled time.Time                    // since when the cluster does not answer; zero: it does
 	healthy  time.Time                    // since when the whole set is healthy at once
+	undoing  *undoing                     // the way back, once it has begun
 	passed   map[string]bool              // checks of phase 8
 }
 
