@@ -220,7 +220,7 @@ func TestPodsReportTheWorkloadThatTheyBelongTo(t *testing.T) {
 	}
 	ref := object.Ref{Group: "apps", Kind: "Deployment", Namespace: ns, Name: "web"}
 	apply(t, c, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: `+ns+`}, spec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}, spec: {containers: [{name: app, image: x}]}}}}`)
-	ear.until(t, "its pod is known", func() bool { return ear.count(ref) > 0 && len(c.Pods(ns)) == 1 })
+	ear.until(t, "its pod and its replica set are known", func() bool { return ear.count(ref) > 0 && len(c.Pods(ns)) == 1 && len(c.ReplicaSets(ns)) == 1 })
 	before := ear.count(ref)
 	pod, set := c.Pods(ns)[0], c.ReplicaSets(ns)[0]
 	if pod.ManagedFields != nil || pod.Spec.Containers[0].Name != "app" || pod.Spec.Containers[0].Image != "" || set.Annotations["deployment.kubernetes.io/revision"] != "1" {
