@@ -26,7 +26,7 @@ var layers = map[string][]string{
 	"examples":    {},
 	"render":      {"object"},
 	"validate":    {"object", "api"},
-	"kube":        {"object"},
+	"kube":        {"object", "failpoint"},
 	"health":      {"object"},
 	"journal":     {"object", "failpoint"},
 	"reconcile":   {"object", "api", "failpoint", "gitsource", "render", "validate", "kube", "health", "journal", "probe"},

@@ -20,8 +20,36 @@ func TestEveryNameMarksABoundaryInTheSources(t *testing.T) {
 	if len(constants) != len(failpoint.All) {
 		t.Errorf("All lists %d names, the constants are %d", len(failpoint.All), len(constants))
 	}
+	sources := sources(t)
+	for _, c := range constants {
+		if !strings.Contains(sources, "failpoint.Here(failpoint."+c[1]+")") {
+			t.Errorf("no code passes %s", c[1])
+		}
+	}
+}
+
+// A rule that no code can leave out would make a sweep believe that it would notice.
+func TestEveryRuleCanBeLeftOut(t *testing.T) {
+	rules, err := os.ReadFile("rules.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := regexp.MustCompile(`(?m)^\t(\w+) +Rule = "([a-z-]+)"`).FindAllStringSubmatch(string(rules), -1)
+	if len(constants) != len(failpoint.Rules) {
+		t.Errorf("Rules lists %d rules, the constants are %d", len(failpoint.Rules), len(constants))
+	}
+	sources := sources(t)
+	for _, c := range constants {
+		if !strings.Contains(sources, "failpoint.Without(failpoint."+c[1]+")") {
+			t.Errorf("no code can leave out %s", c[1])
+		}
+	}
+}
+
+func sources(t *testing.T) string {
+	t.Helper()
 	var sources strings.Builder
-	err = filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasPrefix(path, "../failpoint") {
 			return err
 		}
@@ -32,9 +60,5 @@ func TestEveryNameMarksABoundaryInTheSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range constants {
-		if !strings.Contains(sources.String(), "failpoint.Here(failpoint."+c[1]+")") {
-			t.Errorf("no code passes %s", c[1])
-		}
-	}
+	return sources.String()
 }

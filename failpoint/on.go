@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 var plan struct {
@@ -73,4 +74,20 @@ func trace(name Name) {
 	if _, err := f.WriteString(string(name) + "\n"); err != nil {
 		panic(fmt.Sprintf("%s: %v", TraceVariable, err))
 	}
+}
+
+// Without reports that a rule is left out.
+func Without(rule Rule) bool { return os.Getenv(MutantVariable) == string(rule) }
+
+// Now is the time on a clock that may be off.
+func Now() time.Time {
+	off := os.Getenv(ClockVariable)
+	if off == "" {
+		return time.Now()
+	}
+	d, err := time.ParseDuration(off)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", ClockVariable, err))
+	}
+	return time.Now().Add(d)
 }

@@ -108,6 +108,9 @@ func (j *Journal) Swap(ctx context.Context, from, to Head) (Head, error) {
 		Type:       "nexus.dev/head",
 		Data:       map[string][]byte{headKey: b},
 	}
+	if failpoint.Without(failpoint.CompareAndSwap) {
+		secret.ResourceVersion = ""
+	}
 	failpoint.Here(failpoint.SwapBefore)
 	if from.revision == "" {
 		secret, err = j.Secrets.Create(ctx, secret, metav1.CreateOptions{})

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
@@ -135,6 +136,10 @@ func (j *Journal) put(ctx context.Context, name string, data []byte) (made bool,
 		Data: map[string][]byte{dataKey: data},
 	}
 	failpoint.Here(failpoint.StoreBefore)
+	if failpoint.Without(failpoint.JournalFirst) {
+		time.AfterFunc(time.Second, func() { _, _ = j.Secrets.Create(context.WithoutCancel(ctx), s, metav1.CreateOptions{}) })
+		return true, nil
+	}
 	_, err = j.Secrets.Create(ctx, s, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return false, fmt.Errorf("write Secret %s of the journal: %w", name, classify(err))

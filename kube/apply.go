@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
@@ -215,9 +216,11 @@ func (w *writing) born(live *unstructured.Unstructured) bool {
 func (w *writing) patch(ctx context.Context, body *unstructured.Unstructured, force bool) (*unstructured.Unstructured, int, error) {
 	top := maps.Clone(body.Object)
 	meta := maps.Clone(top["metadata"].(map[string]any))
-	if w.pre.Create {
+	switch {
+	case w.pre.Create && failpoint.Without(failpoint.CreateOnly), !w.pre.Create && failpoint.Without(failpoint.UIDPrecondition):
+	case w.pre.Create:
 		meta["resourceVersion"] = unmatchable
-	} else {
+	default:
 		meta["uid"], meta["resourceVersion"] = string(w.pre.UID), w.pre.ResourceVersion
 	}
 	top["metadata"] = meta

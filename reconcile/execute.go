@@ -65,6 +65,11 @@ func (r *Reconciler) execute(ctx context.Context, h journal.Head) (Result, error
 		}
 		return r.stuck(ctx, h, w, phase, err)
 	}
+	if failpoint.Without(failpoint.DestroyLate) {
+		if err := r.prunes(ctx, w); err != nil {
+			return Result{Head: h}, err
+		}
+	}
 	return r.decide(ctx, h, w)
 }
 

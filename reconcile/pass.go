@@ -34,7 +34,7 @@ func (r *Reconciler) Pass(ctx context.Context, ask Ask) (Result, error) {
 		res.Refused = refusal
 	}
 	if err != nil {
-		r.head = nil
+		r.forgetHead()
 	}
 	return res, err
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
@@ -386,5 +387,8 @@ func sortedRecords(inventory map[object.Ref]object.Record) object.Inventory {
 
 // stamp marks what a release creates (protocol rule 5).
 func stamp(environment types.UID, epoch int64) string {
+	if failpoint.Without(failpoint.Stamp) {
+		return ""
+	}
 	return fmt.Sprintf("%s/%d", environment, epoch)
 }

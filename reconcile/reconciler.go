@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/gitsource"
 	"github.com/nexus-platform/reconciler/health"
 	"github.com/nexus-platform/reconciler/journal"
@@ -150,11 +151,18 @@ func (r *Reconciler) markDirty(refs map[object.Ref]bool) {
 func (r *Reconciler) swap(ctx context.Context, from, to journal.Head) (journal.Head, error) {
 	written, err := r.Journal.Swap(ctx, from, to)
 	if err != nil {
-		r.head = nil
+		r.forgetHead()
 		return journal.Head{}, err
 	}
 	r.head, r.epoch = &written, written.Epoch
 	return written, nil
+}
+
+// forgetHead makes the next look at the head a look at the journal.
+func (r *Reconciler) forgetHead() {
+	if !failpoint.Without(failpoint.Reread) {
+		r.head = nil
+	}
 }
 
 // read returns the head, from memory where it rests and nothing but this process may write it.

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/health"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/kube"
@@ -285,7 +286,7 @@ func (r *Reconciler) healOne(ctx context.Context, h journal.Head, base *world, r
 // of an older epoch that arrived late, found by their stamp (protocol rule 6).
 func (r *Reconciler) sweep(ctx context.Context, h journal.Head, base *world, changed map[object.Ref]bool) error {
 	for ref := range changed {
-		if _, owned := base.inventory[ref]; owned {
+		if _, owned := base.inventory[ref]; owned || failpoint.Without(failpoint.Sweep) {
 			continue
 		}
 		live, here := r.Cluster.Live(ref)

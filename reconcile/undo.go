@@ -322,7 +322,7 @@ func (r *Reconciler) undone(ctx context.Context, h journal.Head, w *work, invent
 		info.Message += fmt.Sprintf("; this was the first release, so its objects were kept: push a commit that mends it, or set onFirstFailure: undo and run `reconciler retry %s`", r.Environment.Name)
 	}
 	failpoint.Here(failpoint.UndoneBefore)
-	h, err := r.swap(ctx, h, h.Undone(journal.Outcome{Outcome: string(outcome), Reason: f.Reason, Phase: f.Phase, Object: f.Object, Message: info.Message, FinishedAt: r.Now(), Kept: kept}, inventory, outcome != v1alpha1.Superseded))
+	h, err := r.swap(ctx, h, h.Undone(journal.Outcome{Outcome: string(outcome), Reason: f.Reason, Phase: f.Phase, Object: f.Object, Message: info.Message, FinishedAt: r.Now(), Kept: kept}, inventory, outcome != v1alpha1.Superseded && !failpoint.Without(failpoint.Quarantine)))
 	if err != nil {
 		return Result{}, fmt.Errorf("close release %d: %w", info.Number, err)
 	}

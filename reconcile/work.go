@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/object"
 )
@@ -76,6 +77,9 @@ func (w *work) record(rec object.Record, generation int64) {
 func (w *work) want(ref object.Ref) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if failpoint.Without(failpoint.HealthOfApplied) {
+		return 0
+	}
 	return w.wants[ref]
 }
 

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/controller"
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/gitsource"
 	"github.com/nexus-platform/reconciler/render"
 )
@@ -138,7 +138,7 @@ func (o *options) assembly(cfg *rest.Config, cache string, log *slog.Logger) (*c
 		cache = filepath.Join(dir, "nexus")
 	}
 	return &controller.Assembly{
-		Config: cfg, Namespace: o.system, Log: log, Now: time.Now,
+		Config: cfg, Namespace: o.system, Log: log, Now: failpoint.Now,
 		Mirrors:  &gitsource.Mirrors{Dir: filepath.Join(cache, "mirrors"), Limits: gitsource.DefaultLimits()},
 		Renderer: &render.Renderer{Limits: render.DefaultLimits(), Parallel: 2},
 	}, nil

@@ -14,11 +14,13 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/nexus-platform/reconciler/controller"
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/render"
 )
 
@@ -29,6 +31,7 @@ type runFlags struct {
 	leaderElect                bool
 	lease                      time.Duration
 	workers                    int
+	namespaces                 []string // whose Environments are followed; none: all
 }
 
 func newRun(o *options) *cobra.Command {
@@ -48,6 +51,7 @@ func newRun(o *options) *cobra.Command {
 	fl.BoolVar(&f.leaderElect, "leader-elect", true, "let only the holder of the Lease act")
 	fl.DurationVar(&f.lease, "lease-duration", 15*time.Second, "how long the Lease of a daemon that went away is respected")
 	fl.IntVar(&f.workers, "workers", 16, "environments that are worked on at the same time")
+	fl.StringSliceVar(&f.namespaces, "watch-namespaces", nil, "follow the Environments of these namespaces only: one daemon per team, each with a --system-namespace of its own")
 	fl.StringVar(&o.system, "system-namespace", "nexus-system", "namespace of the reconciler, of its Lease and its journals")
 	return cmd
 }
@@ -105,6 +109,18 @@ func run(cmd *cobra.Command, o *options, f *runFlags) error {
 // leadershipLost is the text of the error with which a manager ends that could not renew its Lease. It has no type.
 const leadershipLost = "leader election lost"
 
+// followed limits what the manager watches to the Environments of some namespaces.
+func followed(namespaces []string) cache.Options {
+	if len(namespaces) == 0 {
+		return cache.Options{}
+	}
+	o := cache.Options{DefaultNamespaces: map[string]cache.Config{}}
+	for _, ns := range namespaces {
+		o.DefaultNamespaces[ns] = cache.Config{}
+	}
+	return o
+}
+
 // lead runs a manager until ctx ends or the Lease is lost.
 func lead(ctx context.Context, system string, cfg *rest.Config, s *runtime.Scheme, f *runFlags, assembly *controller.Assembly, log *slog.Logger) error {
 	renew, retry := f.lease*2/3, f.lease/6
@@ -113,7 +129,7 @@ func lead(ctx context.Context, system string, cfg *rest.Config, s *runtime.Schem
 		Scheme: s, LeaderElection: f.leaderElect, LeaderElectionID: "nexus-reconciler", LeaderElectionNamespace: system,
 		LeaderElectionReleaseOnCancel: true, LeaseDuration: &f.lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Metrics: server.Options{BindAddress: f.metricsAddr}, HealthProbeBindAddress: f.healthAddr,
-		Controller: config.Controller{SkipNameValidation: &again},
+		Controller: config.Controller{SkipNameValidation: &again}, Cache: followed(f.namespaces),
 	})
 	if err != nil {
 		return err
@@ -126,7 +142,7 @@ func lead(ctx context.Context, system string, cfg *rest.Config, s *runtime.Schem
 	}
 	c := &controller.Controller{
 		Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("nexus-reconciler"), Assembly: assembly,
-		Workers: f.workers, Log: log, Now: time.Now,
+		Workers: f.workers, Log: log, Now: failpoint.Now,
 	}
 	if err := c.Register(mgr); err != nil {
 		return err

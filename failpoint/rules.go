@@ -1,0 +1,33 @@
+package failpoint
+
+// Rule is one rule of the release protocol (ARCHITECTURE.md, Rules). A build with failpoints can be run without one of them, to
+// see that the fault sweep notices: a sweep that does not would prove nothing.
+type Rule string
+
+// MutantVariable names the rule that a build with failpoints leaves out.
+const MutantVariable = "NEXUS_MUTANT"
+
+// ClockVariable moves the clock of a build with failpoints: a duration, which may be negative.
+const ClockVariable = "NEXUS_CLOCK"
+
+// The rules.
+const (
+	JournalFirst     Rule = "journal-first"      // 1: bundles are durable before the head names them, and the head before the first write
+	OneDecision      Rule = "one-decision"       // 2: a decision whose answer was lost is read again, not taken for made
+	Reread           Rule = "reread"             // 3: a process reads the head after every error, and decides nothing from memory
+	CompareAndSwap   Rule = "compare-and-swap"   // 2, 4: the head is written only as it was read
+	UIDPrecondition  Rule = "uid-precondition"   // 5: an update names the uid and the resourceVersion that were planned
+	CreateOnly       Rule = "create-only"        // 5: a create never changes what is there already
+	Stamp            Rule = "stamp"              // 5: what a release creates carries its stamp
+	Sweep            Rule = "sweep"              // 6: a late create of an older epoch is found and removed
+	DestroyLate      Rule = "destroy-late"       // 8: what left Git is deleted after the decision
+	Quarantine       Rule = "quarantine"         // 9: what failed here is not tried again by itself
+	TellAfterDurable Rule = "tell-after-durable" // 10: an outcome is told after the head says so
+	HealthOfApplied  Rule = "health-of-applied"  // I8: health is judged at the generation that was applied
+)
+
+// Rules are all rules.
+var Rules = []Rule{
+	JournalFirst, OneDecision, Reread, CompareAndSwap, UIDPrecondition, CreateOnly, Stamp, Sweep, DestroyLate, Quarantine,
+	TellAfterDurable, HealthOfApplied,
+}
