@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -67,7 +68,19 @@ func project(s *v1alpha1.EnvironmentStatus, env *v1alpha1.Environment, run *runn
 		s.Objects = int32(run.Objects())
 	}
 	s.State = stateOf(env, h, err)
+	before := slices.Clone(s.Conditions)
 	conditions(s, env.Generation, res, err)
+	keepTimes(s.Conditions, before)
+}
+
+// keepTimes gives conditions that were taken away and set again the time of their last change back: a status that says the same
+// as before must be the same, or each pass would write one, which asks for the next pass.
+func keepTimes(now, before []metav1.Condition) {
+	for i := range now {
+		if was := meta.FindStatusCondition(before, now[i].Type); was != nil && was.Status == now[i].Status {
+			now[i].LastTransitionTime = was.LastTransitionTime
+		}
+	}
 }
 
 func stateOf(env *v1alpha1.Environment, h journal.Head, err error) string {

@@ -2,9 +2,12 @@
 package apicount
 
 import (
+	"context"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -44,13 +47,15 @@ type Proxy struct {
 	CA  []byte // PEM, of its certificate
 
 	server *httptest.Server
-	info   request.RequestInfoFactory
 	mu     sync.Mutex
 	passed []Request
 }
 
 // Start stands before the API server of config, on a free port of the loopback interface.
-func Start(config *rest.Config) (*Proxy, error) {
+func Start(config *rest.Config) (*Proxy, error) { return StartAround(config, nil) }
+
+// StartAround is Start with a handler around the one that passes requests on; nil: none. It may answer itself.
+func StartAround(config *rest.Config, around func(next http.Handler) http.Handler) (*Proxy, error) {
 	anonymous := rest.AnonymousClientConfig(config)
 	anonymous.QPS = -1
 	transport, err := rest.TransportFor(anonymous)
@@ -61,8 +66,8 @@ func Start(config *rest.Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{info: request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}}
-	forward := &httputil.ReverseProxy{
+	p := &Proxy{}
+	var forward http.Handler = &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1, // watches
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -73,11 +78,18 @@ func Start(config *rest.Config) (*Proxy, error) {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		},
 	}
+	if around != nil {
+		forward = around(forward)
+	}
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.note(r)
 		forward.ServeHTTP(w, r)
 	}))
 	p.server.EnableHTTP2 = true
+	p.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that are killed are what some proxies are for
+	p.server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connection{}, c)
+	}
 	p.server.StartTLS()
 	p.URL = p.server.URL
 	p.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
@@ -90,8 +102,22 @@ func (p *Proxy) Close() {
 	p.server.Close()
 }
 
-func (p *Proxy) note(r *http.Request) {
-	info, err := p.info.NewRequestInfo(r)
+// connection is the key of the connection that a request came on.
+type connection struct{}
+
+// Connection is what a request came on, and may share with others.
+func Connection(r *http.Request) net.Conn {
+	c, _ := r.Context().Value(connection{}).(net.Conn)
+	return c
+}
+
+// CloseConnections hangs up on everybody. New connections are served.
+func (p *Proxy) CloseConnections() { p.server.CloseClientConnections() }
+
+// Describe says what a request asks of an API server.
+func Describe(r *http.Request) Request {
+	parse := request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
+	info, err := parse.NewRequestInfo(r)
 	if err != nil {
 		info = &request.RequestInfo{Verb: strings.ToLower(r.Method), Path: r.URL.Path}
 	}
@@ -108,6 +134,11 @@ func (p *Proxy) note(r *http.Request) {
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/apply-patch") {
 		n.Verb = "apply"
 	}
+	return n
+}
+
+func (p *Proxy) note(r *http.Request) {
+	n := Describe(r)
 	if r.Body != nil {
 		r.Body = &counted{ReadCloser: r.Body, bytes: n.Bytes}
 	}

@@ -1,0 +1,383 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
+	"github.com/nexus-platform/reconciler/e2e/gitserver"
+	"github.com/nexus-platform/reconciler/failpoint"
+	"github.com/nexus-platform/reconciler/journal"
+)
+
+const (
+	envName       = "web"
+	folder        = "overlay"
+	daemonAccount = "daemon"
+	deployer      = "deployer"
+	lease         = 2 * time.Second
+	deadline      = 90 * time.Second // of every wait: generous, because the machine may be busy
+	interval      = time.Second      // between two looks of a daemon at its branch
+)
+
+// lane is where runs follow one another: an environment, a daemon and a proxy of its own.
+type lane struct {
+	*site
+	t       *testing.T
+	options laneOptions
+	ns      string // of the environment
+	system  string // of the daemon
+	uid     types.UID
+	group   string // of the definition that the present run brings; empty: it brings none
+	tick    int
+	repo    *gitserver.Repo
+	git     *gitserver.Server
+	proxy   *proxy.Proxy
+	journal *journal.Journal
+	config  string // kubeconfig of the daemon, through the proxy
+	log     string
+
+	mu     sync.Mutex
+	daemon *process
+	second *process    // stands by for the Lease
+	starts []time.Time // of the daemon since the run began
+
+	// Of the present run:
+	begun      journal.Head // the head before it
+	before     world
+	violations []string
+	newer      string // a commit that arrived in the middle
+	disturbed  error  // what was to happen around the release could not
+	replaced   string // name of an object that somebody deleted
+	history    []proxy.Write
+	traced     []string // boundaries that were reached
+	boundary   string   // at which a failpoint kills the daemon
+
+	old, new map[string]string // golden states
+}
+
+type laneOptions struct {
+	small  bool     // the small release
+	leases bool     // daemons stand in line for a Lease
+	env    []string // of the daemon
+}
+
+func newLane(t *testing.T, s *site, o laneOptions) (*lane, error) {
+	l := &lane{site: s, t: t, options: o, git: gitserver.Start(t)}
+	l.repo = l.git.Init("config")
+	id := s.number()
+	l.ns, l.system = fmt.Sprintf("lane-%s-%d", s.mark, id), fmt.Sprintf("system-%s-%d", s.mark, id)
+	l.log = filepath.Join(s.dir, l.ns+".log")
+	if err := l.identities(); err != nil {
+		return nil, err
+	}
+	l.proxy = &proxy.Proxy{
+		Config: s.config, System: l.system, LateBy: lease + 5*time.Second, Meanwhile: l.meanwhile, Deciding: l.rolledOut,
+		Kill:   func() { l.process().kill() },
+		Signal: func(name string) { l.process().signal(name) },
+	}
+	if err := l.proxy.Start(); err != nil {
+		return nil, err
+	}
+	t.Cleanup(l.proxy.Close)
+	if err := l.kubeconfig(); err != nil {
+		return nil, err
+	}
+	t.Cleanup(l.halt)
+	return l, l.found()
+}
+
+// identities makes the namespaces and accounts of the lane.
+func (l *lane) identities() error {
+	ctx := l.t.Context()
+	everything := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"}
+	at := func(ns, name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
+	for _, o := range []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.ns}}, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.system}},
+		&corev1.ServiceAccount{ObjectMeta: at(l.system, daemonAccount)}, &corev1.ServiceAccount{ObjectMeta: at(l.ns, deployer)},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: at("", l.ns), RoleRef: everything, Subjects: []rbacv1.Subject{
+			{Kind: "ServiceAccount", Namespace: l.system, Name: daemonAccount}, {Kind: "ServiceAccount", Namespace: l.ns, Name: deployer},
+		}},
+	} {
+		if err := l.client.Create(ctx, o); err != nil {
+			return fmt.Errorf("set up a lane: %w", err)
+		}
+	}
+	l.t.Cleanup(func() { // the test's context has ended by then
+		for _, o := range []client.Object{
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.ns}}, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.system}},
+			&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: l.ns}},
+		} {
+			_ = l.client.Delete(context.Background(), o)
+		}
+	})
+	return nil
+}
+
+// kubeconfig is the daemon's way to the API server.
+func (l *lane) kubeconfig() error {
+	hours := int64(24 * 3600)
+	token, err := l.kube.CoreV1().ServiceAccounts(l.system).CreateToken(l.t.Context(), daemonAccount,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hours}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	cfg := clientcmdapi.NewConfig()
+	cfg.Clusters["test"] = &clientcmdapi.Cluster{Server: l.proxy.URL, CertificateAuthorityData: l.proxy.CA}
+	cfg.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	cfg.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+	cfg.CurrentContext = "test"
+	l.config = filepath.Join(l.dir, l.ns+".kubeconfig")
+	return clientcmd.WriteToFile(*cfg, l.config)
+}
+
+// found deploys the base, and learns how the cluster looks before the release and after it.
+func (l *lane) found() error {
+	ctx := l.t.Context()
+	if err := l.start(); err != nil {
+		return err
+	}
+	first := l.push("base", l.base())
+	env := &v1alpha1.Environment{
+		ObjectMeta: metav1.ObjectMeta{Name: envName, Namespace: l.ns},
+		Spec: v1alpha1.EnvironmentSpec{
+			Source: v1alpha1.Source{URL: "file://" + l.git.Dir("config"), Branch: "main"}, Path: folder,
+			Interval: &metav1.Duration{Duration: interval}, ServiceAccountName: deployer,
+			Scope: v1alpha1.Scope{ClusterKinds: []string{"CustomResourceDefinition"}},
+		},
+	}
+	if err := l.client.Create(ctx, env); err != nil {
+		return err
+	}
+	l.uid = env.UID
+	l.journal = &journal.Journal{
+		Secrets: l.kube.CoreV1().Secrets(l.system), Environment: l.uid, Now: time.Now,
+		Metadata: l.metadata.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(l.system),
+	}
+	if _, err := l.ends(first); err != nil {
+		return fmt.Errorf("the first release: %w", err)
+	}
+	for _, golden := range []*map[string]string{&l.old, &l.new} {
+		if err := l.prepare(ctx); err != nil {
+			return err
+		}
+		if golden == &l.new {
+			end, err := l.ends(l.push("golden", l.next(false)))
+			if err != nil || end != "Succeeded" {
+				return fmt.Errorf("the golden release ended as %s: %w", end, err)
+			}
+		}
+		w, err := l.look(ctx)
+		if err != nil {
+			return err
+		}
+		*golden = w.generalized(l.group)
+	}
+	return l.goBack()
+}
+
+// goBack releases the base again: the next good commit after whatever happened.
+func (l *lane) goBack() error {
+	end, err := l.ends(l.push("back", l.base()))
+	if err == nil && end != "Succeeded" {
+		err = fmt.Errorf("the next good commit ended as %s", end)
+	}
+	return err
+}
+
+func (l *lane) base() map[string]string {
+	l.tick++
+	if l.options.small {
+		return smallBase(l.tick)
+	}
+	return base(l.tick)
+}
+
+func (l *lane) next(bad bool) map[string]string {
+	l.tick++
+	if l.options.small {
+		return small(l.tick, bad)
+	}
+	return next(l.tick, bad, l.group)
+}
+
+// prepare makes what does not belong to the environment as the release expects it: an object to adopt, and no definition.
+func (l *lane) prepare(ctx context.Context) error {
+	if l.options.small {
+		return nil
+	}
+	theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs", Namespace: l.ns}}
+	if err := client.IgnoreNotFound(l.client.Delete(ctx, theirs)); err != nil {
+		return err
+	}
+	theirs = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs", Namespace: l.ns}, Data: map[string]string{"key": "theirs", "more": "theirs"}}
+	if err := l.client.Create(ctx, theirs, client.FieldOwner("somebody")); err != nil {
+		return err
+	}
+	if l.group != "" {
+		err := l.dynamic.Resource(crds).Delete(ctx, "widgets."+l.group, metav1.DeleteOptions{})
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+	}
+	l.group = ""
+	if brings := l.site.number(); brings%definitionEvery == 0 {
+		l.group = fmt.Sprintf("g%d-%s.example.com", brings, l.mark)
+	}
+	return nil
+}
+
+// definitionEvery is how many runs there are to one that brings a definition: each costs the API server much work.
+const definitionEvery = 1
+
+// push commits an overlay of these files and returns the commit.
+func (l *lane) push(message string, files map[string]string) string {
+	l.repo.Git("rm", "-r", "-q", "--ignore-unmatch", folder)
+	names := []string{}
+	for name, content := range files {
+		l.repo.Write(folder+"/"+name, content)
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	l.repo.Write(folder+"/release.yaml", policy)
+	l.repo.Write(folder+"/kustomization.yaml", fmt.Sprintf(
+		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: %s\nresources: [%s]\n", l.ns, strings.Join(names, ", ")))
+	hash := l.repo.Commit(message)
+	l.repo.Push()
+	return hash
+}
+
+// failpoints is the file with the daemon's plan.
+func (l *lane) failpoints() string { return filepath.Join(l.dir, l.ns+".failpoint") }
+
+func (l *lane) process() *process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.daemon
+}
+
+// start starts the daemon.
+func (l *lane) start(args ...string) error {
+	p, err := l.spawn(l.log, args...)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.daemon, l.starts = p, append(l.starts, p.started)
+	return nil
+}
+
+func (l *lane) spawn(log string, args ...string) (*process, error) {
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir, failpoint.Variable + "=@" + l.failpoints(), failpoint.TraceVariable + "=" + l.failpoints() + ".trace"}
+	return spawn(l.binary, append(env, l.options.env...), log,
+		append([]string{
+			"run", "--kubeconfig", l.config, "--cache-dir", filepath.Join(l.dir, l.ns+".cache"), "--health-address", "127.0.0.1:0", "--metrics-address", "0",
+			"--log-level", "debug", "--system-namespace", l.system, "--watch-namespaces", l.ns,
+			fmt.Sprintf("--leader-elect=%t", l.options.leases), "--lease-duration", lease.String(),
+		}, args...)...)
+}
+
+// halt ends the daemon for good.
+func (l *lane) halt() {
+	if p := l.process(); p != nil {
+		p.signal("CONT")
+		p.kill()
+	}
+}
+
+// outcome of the newest look at a commit: empty while it is not decided.
+func (l *lane) outcome(commit string) (string, error) {
+	h, _ := l.proxy.Head()
+	if h.State == journal.Idle && h.Last != nil && h.Last.Commit == commit {
+		return h.Last.Outcome, nil
+	}
+	env := &v1alpha1.Environment{}
+	if err := l.client.Get(l.t.Context(), client.ObjectKey{Namespace: l.ns, Name: envName}, env); err != nil {
+		return "", err
+	}
+	if env.Status.State == v1alpha1.StateHalted {
+		return "Halted", nil
+	}
+	for _, c := range env.Status.Conditions {
+		if c.Type == v1alpha1.ConditionStalled && c.Status == metav1.ConditionTrue && env.Status.Tip == commit && h.State == journal.Idle &&
+			strings.Contains(c.Message, "was refused") && strings.Contains(c.Message, commit[:10]) {
+			return "Refused", nil
+		}
+	}
+	return "", nil
+}
+
+// haltedFor is how long an environment has to stand still until that is how the run ended: what halts tries again by itself.
+const haltedFor = 12 * time.Second
+
+var errStuck = errors.New("nothing was decided in time")
+
+// ends waits for the outcome of a commit. A daemon that ended is started again, as its supervisor would.
+func (l *lane) ends(commit string) (string, error) {
+	limit := time.After(deadline)
+	var halted time.Time
+	for {
+		if l.process().ended() {
+			if err := l.process().verdict(); err != nil {
+				return "", err
+			}
+			_ = os.Remove(l.failpoints()) // one death is planned, not one after the other
+			if err := l.start(); err != nil {
+				return "", err
+			}
+		}
+		outcome, err := l.outcome(commit)
+		switch {
+		case err != nil || outcome != "" && outcome != "Halted":
+			return outcome, err
+		case outcome == "":
+			halted = time.Time{}
+		case halted.IsZero():
+			halted = time.Now()
+		case time.Since(halted) > haltedFor:
+			return outcome, nil
+		}
+		_, changed := l.proxy.Head()
+		select {
+		case <-limit:
+			return "", fmt.Errorf("%w: %s", errStuck, l.condition())
+		case <-changed:
+		case <-l.process().done:
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// condition is what the Environment says of itself.
+func (l *lane) condition() string {
+	env := &v1alpha1.Environment{}
+	if err := l.client.Get(l.t.Context(), client.ObjectKey{Namespace: l.ns, Name: envName}, env); err != nil {
+		return err.Error()
+	}
+	text := env.Status.State
+	for _, c := range env.Status.Conditions {
+		if c.Status != metav1.ConditionFalse || c.Type == v1alpha1.ConditionReady {
+			text += fmt.Sprintf("; %s %s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		}
+	}
+	return text
+}

@@ -1,0 +1,121 @@
+// Package faults tries to break the release transaction: it does every planned fault to every write of a release and looks what is left.
+package faults
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/e2e/cluster"
+	"github.com/nexus-platform/reconciler/e2e/cluster/clustertest"
+)
+
+var (
+	full  = flag.Bool("full", false, "sweep everything instead of a sample")
+	lanes = flag.Int("lanes", 3, "runs side by side, each with an environment and a daemon of its own")
+	seed  = flag.Uint64("seed", 0, "of the sample and of the soak; 0: a new one, which is printed")
+	state = flag.String("state", "", "folder of results: a sweep that was interrupted goes on from it; empty: none is kept")
+	shard = flag.String("shard", "1/1", "K/N: the Kth of N parts of the sweep")
+	soak  = flag.Duration("soak", 0, "how long the soak lasts; 0: a few rounds")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// A lane mostly waits: more of them fit on a machine than it has cores.
+	if err := flag.Set("test.parallel", strconv.Itoa(max(*lanes, 1))); err != nil {
+		panic(err)
+	}
+	clustertest.Main(m)
+}
+
+// site is the control plane that all lanes share, as its administrator sees it.
+type site struct {
+	*cluster.Cluster
+	config   *rest.Config
+	client   client.Client
+	kube     *kubernetes.Clientset
+	dynamic  *dynamic.DynamicClient
+	metadata metadata.Interface
+	dir      string
+	binary   string // built with failpoints
+
+	mu   sync.Mutex
+	seq  int
+	mark string // in the names of what lies outside of namespaces, and of these
+}
+
+// theSite is made by the first test that needs it.
+var theSite struct {
+	sync.Once
+	*site
+	err error
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	theSite.Do(func() { theSite.site, theSite.err = makeSite(t) })
+	if theSite.err != nil {
+		t.Fatal(theSite.err)
+	}
+	return theSite.site
+}
+
+func makeSite(t *testing.T) (*site, error) {
+	s := &site{Cluster: clustertest.Shared(t), mark: rand.String(5)}
+	var err error
+	if s.dir, err = os.MkdirTemp("", "nexus-faults-"); err != nil {
+		return nil, err
+	}
+	s.binary = filepath.Join(s.dir, "reconciler")
+	if out, err := exec.Command("go", "build", "-tags", "failpoints", "-o", s.binary, "../../cmd/reconciler").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the reconciler: %w\n%s", err, out)
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	if s.config, err = s.Config(); err != nil {
+		return nil, err
+	}
+	if s.client, err = client.New(s.config, client.Options{Scheme: scheme}); err != nil {
+		return nil, err
+	}
+	if s.kube, err = kubernetes.NewForConfig(s.config); err != nil {
+		return nil, err
+	}
+	if s.dynamic, err = dynamic.NewForConfig(s.config); err != nil {
+		return nil, err
+	}
+	if s.metadata, err = metadata.NewForConfig(s.config); err != nil {
+		return nil, err
+	}
+	out, err := exec.Command(s.binary, "install", "--without-daemon", "--kubeconfig", s.Kubeconfig).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("install: %w\n%s", err, out)
+	}
+	return s, nil
+}
+
+// number is one that was not given before.
+func (s *site) number() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	return s.seq
+}

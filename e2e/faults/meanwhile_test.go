@@ -1,0 +1,165 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nexus-platform/reconciler/e2e/apicount"
+	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
+	"github.com/nexus-platform/reconciler/journal"
+)
+
+// meanwhile does what a mode says happens around a write.
+func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
+	ctx := context.Background() // it has to end whatever becomes of the test
+	switch mode {
+	case proxy.Away:
+		back := l.proxy.Vanish()
+		time.AfterFunc(4*time.Second, back)
+	case proxy.Hold, proxy.Lose:
+		time.AfterFunc(4*time.Second, l.proxy.HoldWatches(mode == proxy.Lose))
+	case proxy.Stop:
+		p := l.process()
+		time.AfterFunc(3*lease, func() { p.signal("CONT") })
+		if l.options.leases {
+			l.second = l.relieve()
+		}
+	case proxy.Push:
+		l.newer = l.push("newer", l.next(false))
+	case proxy.Edit, proxy.Delete:
+		l.disturb(ctx, mode, w.Request)
+	case proxy.LoseHead:
+		l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, "nexus-head-"+string(l.uid), metav1.DeleteOptions{}))
+	case proxy.LoseBundle:
+		h, _ := l.proxy.Head()
+		digest := ""
+		switch {
+		case h.Release != nil:
+			digest = h.Release.Set
+		case h.Good != nil:
+			digest = h.Good.Set
+		}
+		if digest != "" {
+			l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, fmt.Sprintf("nexus-bundle-%s-%s", l.uid, digest[:32]), metav1.DeleteOptions{}))
+		}
+	}
+}
+
+// unwrite remembers that a person could not do what the mode says.
+func (l *lane) unwrite(err error) {
+	if err != nil {
+		l.disturbed = err
+	}
+}
+
+// disturb edits or deletes the object of a write as a person would.
+func (l *lane) disturb(ctx context.Context, mode proxy.Mode, q apicount.Request) {
+	var resource schema.GroupVersionResource
+	for _, k := range kinds {
+		name := k.Resource
+		if k.Group != "" {
+			name += "." + k.Group
+		}
+		if name == q.Resource {
+			resource = k
+		}
+	}
+	if resource.Resource == "" || q.Name == "" || q.Namespace != l.ns {
+		l.disturbed = errNobodys
+		return
+	}
+	objects := l.dynamic.Resource(resource).Namespace(q.Namespace)
+	var err error
+	if mode == proxy.Delete {
+		err = objects.Delete(ctx, q.Name, metav1.DeleteOptions{})
+	} else {
+		_, err = objects.Patch(ctx, q.Name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"example.com/by-hand":"yes"}}}`), metav1.PatchOptions{FieldManager: "somebody"})
+	}
+	if apierrors.IsNotFound(err) {
+		l.disturbed = errNobodys
+		return
+	}
+	if mode == proxy.Delete {
+		l.replaced = q.Name
+	}
+	l.unwrite(err)
+}
+
+// errNobodys says that the write was about nothing that a person could disturb.
+var errNobodys = fmt.Errorf("there was nothing to disturb")
+
+// tidyUp takes back what a disturbance left.
+func (l *lane) tidyUp(ctx context.Context) error {
+	for _, resource := range kinds {
+		list, err := l.dynamic.Resource(resource).Namespace(l.ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, u := range list.Items {
+			if u.GetAnnotations()["example.com/by-hand"] == "" {
+				continue
+			}
+			_, err := l.dynamic.Resource(resource).Namespace(l.ns).Patch(ctx, u.GetName(), types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"example.com/by-hand":null}}}`), metav1.PatchOptions{FieldManager: "somebody"})
+			if client.IgnoreNotFound(err) != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rolledOut looks, past the daemon and its caches, whether every workload of the lane is what it was asked to be (I8).
+func (l *lane) rolledOut(journal.Head) {
+	ctx := context.Background()
+	list, err := l.kube.AppsV1().Deployments(l.ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		l.violate("I8: %v", err)
+		return
+	}
+	for _, d := range list.Items {
+		s := d.Status
+		if d.DeletionTimestamp == nil && (s.ObservedGeneration < d.Generation || s.UpdatedReplicas < *d.Spec.Replicas || s.AvailableReplicas < *d.Spec.Replicas || s.Replicas != s.UpdatedReplicas) {
+			l.violate("I8: decided while Deployment %s had generation %d, and observed %d: %d of %d updated, %d available, %d in all",
+				d.Name, d.Generation, s.ObservedGeneration, s.UpdatedReplicas, *d.Spec.Replicas, s.AvailableReplicas, s.Replicas)
+		}
+	}
+	pods, err := l.kube.CoreV1().Pods(l.ns).List(ctx, metav1.ListOptions{LabelSelector: "app=db"})
+	if err != nil {
+		l.violate("I8: %v", err)
+		return
+	}
+	for _, p := range pods.Items {
+		if ready := podReady(&p); !ready {
+			l.violate("I8: decided while pod %s was not ready", p.Name)
+		}
+	}
+}
+
+func podReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// relieve starts a second daemon, which stands in line for the Lease.
+func (l *lane) relieve() *process {
+	p, err := l.spawn(l.log)
+	if err != nil {
+		l.disturbed = err
+		return nil
+	}
+	return p
+}

@@ -1,0 +1,217 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
+)
+
+// result is how one run ended.
+type result struct {
+	Case       string        `json:"case"`
+	Mode       proxy.Mode    `json:"mode,omitempty"`
+	Bad        bool          `json:"bad,omitempty"`
+	Step       proxy.Step    `json:"step,omitempty"`  // of the write that the fault was done to
+	Write      string        `json:"write,omitempty"` // that write
+	Writes     int           `json:"writes"`          // of the whole run
+	Outcome    string        `json:"outcome,omitempty"`
+	End        string        `json:"end,omitempty"`      // old, new, mixed or halted
+	Fired      int           `json:"fired"`              // faults that were done
+	Start      time.Duration `json:"start,omitempty"`    // from the start of a process to its first write
+	Recovery   time.Duration `json:"recovery,omitempty"` // from the start of a process, or from the fault, to the outcome
+	Took       time.Duration `json:"took"`
+	Violations []string      `json:"violations,omitempty"`
+}
+
+// run releases a commit with faults planned, waits for what becomes of it, checks the invariants, and releases the next good commit.
+func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Plan) result {
+	began := time.Now()
+	r := result{Case: name, Bad: bad}
+	if len(plans) > 0 {
+		r.Mode = plans[0].Mode
+	}
+	l.begin(ctx)
+	l.proxy.Arm(plans...)
+	if l.boundary != "" {
+		if err := os.WriteFile(l.failpoints(), []byte(l.boundary), 0o600); err != nil {
+			l.violate("%v", err)
+		}
+	}
+	commit := l.push("next", l.next(bad))
+	outcome, err := l.ends(commit)
+	if l.newer != "" && err == nil {
+		outcome, err = l.ends(l.newer)
+	}
+	decided := time.Now()
+	if err != nil {
+		l.violate("I11: %v", err)
+	}
+	r.Outcome = outcome
+	l.proxy.Settle()
+	l.measure(&r, decided)
+	if l.newer != "" {
+		commit = l.newer
+	}
+	l.calm()
+	if err := errors.Join(l.process().verdict(), l.tidyUp(ctx)); err != nil {
+		l.violate("the daemon: %v", err)
+	}
+	if outcome != "Halted" && err == nil {
+		r.End = l.checkWorld(ctx, commit)
+	} else {
+		r.End = strings.ToLower(outcome)
+	}
+	writes := l.proxy.Writes()
+	for _, w := range writes {
+		if w.N > 0 && w.Step != proxy.Projection {
+			r.Writes++
+		}
+	}
+	l.history = writes
+	l.checkHistory(writes)
+	if b, err := os.ReadFile(l.failpoints() + ".trace"); err == nil {
+		l.traced = strings.Fields(string(b))
+	}
+	l.checkEnd(&r)
+	l.proxy.Arm()
+	if outcome == "Halted" {
+		l.checkHalted(l.condition())
+	} else if err := l.goBack(); err != nil {
+		l.violate("I11: %v", err)
+	}
+	r.Violations, r.Took = l.violations, time.Since(began)
+	return r
+}
+
+// measure notes which writes the faults were done to, and how long it took from there.
+func (l *lane) measure(r *result, decided time.Time) {
+	from := time.Time{}
+	if fired := l.proxy.Fired(); len(fired) > 0 {
+		r.Step, r.Write, r.Fired = fired[0].Step, fired[0].String(), len(fired)
+		from = fired[len(fired)-1].At
+	}
+	if n := len(l.starts); n > 0 {
+		if l.boundary != "" {
+			r.Fired, r.Write = n, l.boundary
+		}
+		from = l.starts[n-1]
+		r.Start = l.firstWrite(from)
+	}
+	if !from.IsZero() {
+		r.Recovery = decided.Sub(from)
+	}
+}
+
+// checkHalted: who has to act is told what happened, and what to do.
+func (l *lane) checkHalted(condition string) {
+	for _, word := range []string{"Halted", "; ", "release"} {
+		if !strings.Contains(condition, word) {
+			l.violate("Halted without %q: %s", word, condition)
+		}
+	}
+}
+
+// begin forgets the run before.
+func (l *lane) begin(ctx context.Context) {
+	l.violations, l.newer, l.disturbed, l.starts, l.replaced = nil, "", nil, nil, ""
+	if err := l.prepare(ctx); err != nil {
+		l.violate("prepare: %v", err)
+	}
+	var err error
+	if l.before, err = l.look(ctx); err != nil {
+		l.violate("look before: %v", err)
+	}
+	l.begun, _ = l.proxy.Head()
+}
+
+// firstWrite is how long after the start of a process its first write came.
+func (l *lane) firstWrite(started time.Time) time.Duration {
+	for _, w := range l.proxy.Writes() {
+		if w.At.After(started) {
+			return w.At.Sub(started)
+		}
+	}
+	return 0
+}
+
+// calm waits until nothing was written for three intervals, Leases aside (I12).
+func (l *lane) calm() {
+	limit := time.Now().Add(deadline)
+	seen := func() int {
+		n := 0
+		for _, w := range l.proxy.Writes() {
+			if !strings.HasPrefix(w.Resource, "leases.") {
+				n++
+			}
+		}
+		return n
+	}
+	for quiet, since := seen(), time.Now(); time.Since(since) < 3*interval; {
+		if time.Now().After(limit) {
+			l.violate("I12: it goes on writing")
+			return
+		}
+		<-time.After(interval / 5)
+		if now := seen(); now != quiet {
+			quiet, since = now, time.Now()
+		}
+	}
+}
+
+// checkEnd compares how a run ended with what the fault matrix of the protocol demands.
+func (l *lane) checkEnd(r *result) {
+	if l.newer != "" || l.disturbed != nil {
+		return
+	}
+	if allowed := demanded(r.Mode, r.Step, r.Bad); r.Fired > 0 && !slices.Contains(allowed, r.End) {
+		l.violate("matrix: %s at %s ended as %s; allowed: %v", r.Mode, r.Step, r.End, allowed)
+	}
+	if r.Fired == 0 && r.Mode != proxy.None && r.End != map[bool]string{true: "old", false: "new"}[r.Bad] {
+		l.violate("matrix: without a fault it ended as %s", r.End)
+	}
+}
+
+// demanded is the fault matrix: how a release may end, by the fault and the step that it is done to.
+func demanded(mode proxy.Mode, step proxy.Step, bad bool) []string {
+	o, n, e := []string{"old"}, []string{"new"}, []string{"old", "new"}
+	switch {
+	case bad && (mode == proxy.LoseHead || mode == proxy.LoseBundle):
+		return []string{"old", "halted"}
+	case bad:
+		return o
+	case mode == proxy.LoseHead:
+		return []string{"old", "new", "halted"}
+	case mode == proxy.LoseBundle:
+		return []string{"old", "new", "halted"}
+	}
+	switch step {
+	case proxy.S12, proxy.S13:
+		return n
+	case proxy.S11:
+		if mode == proxy.KillAfterApply || mode == proxy.KillAfterAnswer || mode == proxy.DropAnswer || mode == proxy.TimedOut {
+			return n
+		}
+	case proxy.S1, proxy.S2, proxy.S5:
+		if mode == proxy.Forbidden || mode == proxy.Invalid || mode == proxy.Denied {
+			return o
+		}
+	case proxy.R1, proxy.R2, proxy.R3:
+		return o
+	}
+	return e
+}
+
+// describe is a result in a line.
+func (r result) String() string {
+	text := fmt.Sprintf("%s: %s, %s at %s (%s), %d writes, recovered in %s", r.Case, r.End, r.Outcome, r.Step, r.Write, r.Writes, r.Recovery.Round(time.Millisecond))
+	if len(r.Violations) > 0 {
+		text += "\n    " + strings.Join(r.Violations, "\n    ")
+	}
+	return text
+}
