@@ -248,7 +248,11 @@ func (p *projection) begun() string {
 func (p *projection) newestDrift() []v1alpha1.Drift {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.drift)
+	shown := slices.Clone(p.drift)
+	for i := range shown {
+		shown[i].At = seconds(shown[i].At.Time) // else what was written would never be what is wanted
+	}
+	return shown
 }
 
 // settle shows how a release ended before the next one may begin: a crash can then hide no more than the newest one, and

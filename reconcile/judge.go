@@ -45,7 +45,7 @@ func Judge(err error) Verdict {
 		return Stop
 	case errors.As(err, &newer), errors.As(err, &lost), errors.As(err, &corrupt), errors.As(err, &missing):
 		return Person
-	case errors.Is(err, journal.ErrConflict), errors.As(err, &unknown):
+	case errors.Is(err, journal.ErrConflict), errors.Is(err, errMoved), errors.As(err, &unknown):
 		return Reread
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &unavailable), errors.As(err, &throttled), errors.As(err, &lostAnswer),
 		errors.As(err, &away), errors.As(err, &remote), errors.As(err, &disk), errors.As(err, &mirror), errors.As(err, &denied), errors.As(err, &sandbox):

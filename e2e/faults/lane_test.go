@@ -52,13 +52,12 @@ type lane struct {
 	git     *gitserver.Server
 	proxy   *proxy.Proxy
 	journal *journal.Journal
-	config  string // kubeconfig of the daemon, through the proxy
+	tokens  []string // of the daemons; the first is that of the only one, where there are not two
 	log     string
 
-	mu     sync.Mutex
-	daemon *process
-	second *process    // stands by for the Lease
-	starts []time.Time // of the daemon since the run began
+	mu      sync.Mutex
+	daemons map[string]*process // by token
+	starts  []time.Time         // of daemons since the run began
 
 	// Of the present run:
 	begun      journal.Head // the head before it
@@ -75,9 +74,11 @@ type lane struct {
 }
 
 type laneOptions struct {
-	small  bool     // the small release
-	leases bool     // daemons stand in line for a Lease
-	env    []string // of the daemon
+	small  bool          // the small release
+	twins  bool          // two daemons, of which the one with the Lease acts
+	env    []string      // of the daemons
+	later  []string      // of those that are started again in the middle of a run
+	outage time.Duration // how long nobody answers, where that is the fault
 }
 
 func newLane(t *testing.T, s *site, o laneOptions) (*lane, error) {
@@ -91,14 +92,13 @@ func newLane(t *testing.T, s *site, o laneOptions) (*lane, error) {
 	}
 	l.proxy = &proxy.Proxy{
 		Config: s.config, System: l.system, LateBy: lease + 5*time.Second, Meanwhile: l.meanwhile, Deciding: l.rolledOut,
-		Kill:   func() { l.process().kill() },
-		Signal: func(name string) { l.process().signal(name) },
+		Kill: func(w proxy.Write) { l.by(w).kill() },
 	}
 	if err := l.proxy.Start(); err != nil {
 		return nil, err
 	}
 	t.Cleanup(l.proxy.Close)
-	if err := l.kubeconfig(); err != nil {
+	if err := l.kubeconfigs(); err != nil {
 		return nil, err
 	}
 	t.Cleanup(l.halt)
@@ -132,27 +132,38 @@ func (l *lane) identities() error {
 	return nil
 }
 
-// kubeconfig is the daemon's way to the API server.
-func (l *lane) kubeconfig() error {
+// kubeconfigs are the daemons' ways to the API server, each with a token of its own.
+func (l *lane) kubeconfigs() error {
 	hours := int64(24 * 3600)
-	token, err := l.kube.CoreV1().ServiceAccounts(l.system).CreateToken(l.t.Context(), daemonAccount,
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hours}}, metav1.CreateOptions{})
-	if err != nil {
-		return err
+	l.daemons = map[string]*process{}
+	for range map[bool]int{true: 2, false: 1}[l.options.twins] {
+		token, err := l.kube.CoreV1().ServiceAccounts(l.system).CreateToken(l.t.Context(), daemonAccount,
+			&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hours}}, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		cfg := clientcmdapi.NewConfig()
+		cfg.Clusters["test"] = &clientcmdapi.Cluster{Server: l.proxy.URL, CertificateAuthorityData: l.proxy.CA}
+		cfg.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+		cfg.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+		cfg.CurrentContext = "test"
+		if err := clientcmd.WriteToFile(*cfg, l.config(len(l.tokens))); err != nil {
+			return err
+		}
+		l.tokens = append(l.tokens, token.Status.Token)
 	}
-	cfg := clientcmdapi.NewConfig()
-	cfg.Clusters["test"] = &clientcmdapi.Cluster{Server: l.proxy.URL, CertificateAuthorityData: l.proxy.CA}
-	cfg.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	cfg.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
-	cfg.CurrentContext = "test"
-	l.config = filepath.Join(l.dir, l.ns+".kubeconfig")
-	return clientcmd.WriteToFile(*cfg, l.config)
+	return nil
+}
+
+// config is the kubeconfig of a daemon.
+func (l *lane) config(i int) string {
+	return filepath.Join(l.dir, fmt.Sprintf("%s-%d.kubeconfig", l.ns, i))
 }
 
 // found deploys the base, and learns how the cluster looks before the release and after it.
 func (l *lane) found() error {
 	ctx := l.t.Context()
-	if err := l.start(); err != nil {
+	if err := l.supervise(l.options.env); err != nil {
 		return err
 	}
 	first := l.push("base", l.base())
@@ -268,40 +279,63 @@ func (l *lane) push(message string, files map[string]string) string {
 // failpoints is the file with the daemon's plan.
 func (l *lane) failpoints() string { return filepath.Join(l.dir, l.ns+".failpoint") }
 
-func (l *lane) process() *process {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.daemon
-}
-
-// start starts the daemon.
-func (l *lane) start(args ...string) error {
-	p, err := l.spawn(l.log, args...)
-	if err != nil {
-		return err
+// supervise starts each daemon that is not there, or has ended. Its error is how one ended by itself.
+func (l *lane) supervise(env []string) error {
+	for i, token := range l.tokens {
+		l.mu.Lock()
+		p := l.daemons[token]
+		l.mu.Unlock()
+		if p != nil && !p.ended() {
+			continue
+		}
+		if p != nil {
+			if err := p.verdict(); err != nil {
+				return err
+			}
+			_ = os.Remove(l.failpoints()) // one death is planned, not one after the other
+		}
+		p, err := l.spawn(i, env)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.daemons[token], l.starts = p, append(l.starts, p.started)
+		l.mu.Unlock()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.daemon, l.starts = p, append(l.starts, p.started)
 	return nil
 }
 
-func (l *lane) spawn(log string, args ...string) (*process, error) {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir, failpoint.Variable + "=@" + l.failpoints(), failpoint.TraceVariable + "=" + l.failpoints() + ".trace"}
-	return spawn(l.binary, append(env, l.options.env...), log,
-		append([]string{
-			"run", "--kubeconfig", l.config, "--cache-dir", filepath.Join(l.dir, l.ns+".cache"), "--health-address", "127.0.0.1:0", "--metrics-address", "0",
-			"--log-level", "debug", "--system-namespace", l.system, "--watch-namespaces", l.ns,
-			fmt.Sprintf("--leader-elect=%t", l.options.leases), "--lease-duration", lease.String(),
-		}, args...)...)
+func (l *lane) spawn(i int, more []string) (*process, error) {
+	env := []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir,
+		failpoint.Variable + "=@" + l.failpoints(), failpoint.TraceVariable + "=" + l.failpoints() + ".trace",
+	}
+	return spawn(l.binary, append(env, more...), l.log,
+		"run", "--kubeconfig", l.config(i), "--cache-dir", filepath.Join(l.dir, fmt.Sprintf("%s-%d.cache", l.ns, i)),
+		"--health-address", "127.0.0.1:0", "--metrics-address", "0", "--log-level", "debug",
+		"--system-namespace", l.system, "--watch-namespaces", l.ns,
+		fmt.Sprintf("--leader-elect=%t", l.options.twins), "--lease-duration", lease.String())
 }
 
-// halt ends the daemon for good.
+// halt ends the daemons for good.
 func (l *lane) halt() {
-	if p := l.process(); p != nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.daemons {
 		p.signal("CONT")
 		p.kill()
 	}
+}
+
+// verdict is what is wrong with how a daemon ran.
+func (l *lane) verdict() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var err error
+	for _, p := range l.daemons {
+		err = errors.Join(err, p.verdict())
+	}
+	return err
 }
 
 // outcome of the newest look at a commit: empty while it is not decided.
@@ -333,17 +367,11 @@ var errStuck = errors.New("nothing was decided in time")
 
 // ends waits for the outcome of a commit. A daemon that ended is started again, as its supervisor would.
 func (l *lane) ends(commit string) (string, error) {
-	limit := time.After(deadline)
+	limit := time.After(deadline + l.options.outage)
 	var halted time.Time
 	for {
-		if l.process().ended() {
-			if err := l.process().verdict(); err != nil {
-				return "", err
-			}
-			_ = os.Remove(l.failpoints()) // one death is planned, not one after the other
-			if err := l.start(); err != nil {
-				return "", err
-			}
+		if err := l.supervise(append(slices.Clone(l.options.env), l.options.later...)); err != nil {
+			return "", err
 		}
 		outcome, err := l.outcome(commit)
 		switch {
@@ -361,8 +389,7 @@ func (l *lane) ends(commit string) (string, error) {
 		case <-limit:
 			return "", fmt.Errorf("%w: %s", errStuck, l.condition())
 		case <-changed:
-		case <-l.process().done:
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

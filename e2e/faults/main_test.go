@@ -32,6 +32,7 @@ var (
 	seed  = flag.Uint64("seed", 0, "of the sample and of the soak; 0: a new one, which is printed")
 	state = flag.String("state", "", "folder of results: a sweep that was interrupted goes on from it; empty: none is kept")
 	shard = flag.String("shard", "1/1", "K/N: the Kth of N parts of the sweep")
+	only  = flag.String("only", "", "do only the runs whose names match this regular expression")
 	soak  = flag.Duration("soak", 0, "how long the soak lasts; 0: a few rounds")
 )
 

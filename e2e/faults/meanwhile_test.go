@@ -23,16 +23,20 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 	ctx := context.Background() // it has to end whatever becomes of the test
 	switch mode {
 	case proxy.Away:
-		back := l.proxy.Vanish()
-		time.AfterFunc(4*time.Second, back)
+		l.proxy.Later(l.outage(), l.proxy.Vanish())
 	case proxy.Hold, proxy.Lose:
-		time.AfterFunc(4*time.Second, l.proxy.HoldWatches(mode == proxy.Lose))
+		l.proxy.Later(l.outage(), l.proxy.HoldWatches(mode == proxy.Lose))
 	case proxy.Stop:
-		p := l.process()
-		time.AfterFunc(3*lease, func() { p.signal("CONT") })
-		if l.options.leases {
-			l.second = l.relieve()
-		}
+		p := l.by(w)
+		p.signal("STOP")
+		l.proxy.Later(3*lease, func() { p.signal("CONT") })
+	case proxy.Terminate:
+		p := l.by(w)
+		l.proxy.Later(0, func() {
+			if took, err := p.stop(stopLimit); err != nil {
+				l.violate("SIGTERM: %v (%s)", err, took)
+			}
+		})
 	case proxy.Push:
 		l.newer = l.push("newer", l.next(false))
 	case proxy.Edit, proxy.Delete:
@@ -52,6 +56,24 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 			l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, fmt.Sprintf("nexus-bundle-%s-%s", l.uid, digest[:32]), metav1.DeleteOptions{}))
 		}
 	}
+}
+
+// stopLimit is how long a daemon may take to end when it is asked to.
+const stopLimit = 5 * time.Second
+
+// outage is how long nobody answers, or no watch tells anything.
+func (l *lane) outage() time.Duration {
+	if l.options.outage > 0 {
+		return l.options.outage
+	}
+	return 4 * time.Second
+}
+
+// by is the daemon that a write came from.
+func (l *lane) by(w proxy.Write) *process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.daemons[w.By]
 }
 
 // unwrite remembers that a person could not do what the mode says.
@@ -152,14 +174,4 @@ func podReady(p *corev1.Pod) bool {
 		}
 	}
 	return false
-}
-
-// relieve starts a second daemon, which stands in line for the Lease.
-func (l *lane) relieve() *process {
-	p, err := l.spawn(l.log)
-	if err != nil {
-		l.disturbed = err
-		return nil
-	}
-	return p
 }

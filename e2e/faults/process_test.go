@@ -58,7 +58,6 @@ func (p *process) stop(limit time.Duration) (time.Duration, error) {
 	case <-p.done:
 		return time.Since(began), nil
 	case <-time.After(limit):
-		p.kill()
 		return limit, fmt.Errorf("the daemon did not stop within %s", limit)
 	}
 }

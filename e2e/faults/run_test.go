@@ -59,7 +59,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 		commit = l.newer
 	}
 	l.calm()
-	if err := errors.Join(l.process().verdict(), l.tidyUp(ctx)); err != nil {
+	if err := errors.Join(l.verdict(), l.tidyUp(ctx)); err != nil {
 		l.violate("the daemon: %v", err)
 	}
 	if outcome != "Halted" && err == nil {
@@ -197,7 +197,7 @@ func demanded(mode proxy.Mode, step proxy.Step, bad bool) []string {
 		if mode == proxy.KillAfterApply || mode == proxy.KillAfterAnswer || mode == proxy.DropAnswer || mode == proxy.TimedOut {
 			return n
 		}
-	case proxy.S1, proxy.S2, proxy.S5:
+	case proxy.S2, proxy.S5: // S1 is tried again: that a bundle was refused says nothing of the commit
 		if mode == proxy.Forbidden || mode == proxy.Invalid || mode == proxy.Denied {
 			return o
 		}

@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
 	"github.com/nexus-platform/reconciler/failpoint"
@@ -112,9 +114,15 @@ func (r *results) add(t *testing.T, one result) {
 
 // drive does the runs in lanes side by side.
 func drive(t *testing.T, s *site, runs []plannedRun, into *results, o laneOptions, count int) {
+	driveUntil(t, s, runs, into, o, count, time.Time{})
+}
+
+// driveUntil is drive that begins no run after a time, unless that is zero.
+func driveUntil(t *testing.T, s *site, runs []plannedRun, into *results, o laneOptions, count int, until time.Time) {
 	todo := make(chan plannedRun, len(runs))
+	wanted := regexp.MustCompile(*only)
 	for _, r := range runs {
-		if !into.done[r.name] {
+		if !into.done[r.name] && wanted.MatchString(r.name) {
 			todo <- r
 		}
 	}
@@ -124,6 +132,9 @@ func drive(t *testing.T, s *site, runs []plannedRun, into *results, o laneOption
 			t.Parallel()
 			var l *lane
 			for planned := range todo {
+				if !until.IsZero() && time.Now().After(until) {
+					return
+				}
 				if l == nil {
 					var err error
 					if l, err = newLane(t, s, o); err != nil {
@@ -209,7 +220,7 @@ func TestSweep(t *testing.T) {
 			}
 		}
 		runs, name = part, fmt.Sprintf("sweep-%dof%d", k, n)
-	} else {
+	} else if *only == "" {
 		runs = sample(t, runs, 40)
 	}
 	into := openResults(t, name)

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -94,23 +93,22 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, q *request, mode M
 	case None:
 		reply(w, q.forward())
 	case KillBefore:
-		p.Kill()
+		p.Kill(*q.entry)
 		hangUp(r)
 	case KillAfterApply:
 		q.forward()
-		p.Kill()
+		p.Kill(*q.entry)
 		hangUp(r)
 	case KillAfterAnswer:
 		reply(w, q.forward())
-		p.Kill()
+		p.Kill(*q.entry)
 	case DropBefore:
 		panic(http.ErrAbortHandler)
 	case DropAnswer:
 		q.forward()
 		panic(http.ErrAbortHandler)
 	case Late:
-		p.pending.Go(func() {
-			time.Sleep(p.LateBy) //nolint:forbidigo // that it comes late is the fault
+		p.Later(p.LateBy, func() {
 			p.mu.Lock()
 			q.entry.Late = true
 			p.mu.Unlock()
@@ -143,12 +141,8 @@ func (p *Proxy) meanwhile(w http.ResponseWriter, q *request, mode Mode) {
 		reply(w, q.forward())
 	case Stop:
 		answer := q.forward()
-		p.Signal("STOP")
 		p.Meanwhile(mode, *q.entry)
 		reply(w, answer)
-	case Terminate:
-		p.Signal("TERM")
-		reply(w, q.forward())
 	default:
 		p.Meanwhile(mode, *q.entry)
 		reply(w, q.forward())

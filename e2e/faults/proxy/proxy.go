@@ -32,15 +32,15 @@ type Write struct {
 	Head    *journal.Head // what it writes, where it writes the head
 	Fault   Mode          // what was done to it
 	Late    bool          // it was held back and delivered after its client had given up
+	By      string        // the bearer token of whom it came from
 }
 
 // Proxy is an API server to one daemon. Its fields are set before Start.
 type Proxy struct {
 	Config *rest.Config
 	System string // namespace of the journal
-	// Kill ends the daemon at once and returns when it has ended; Signal sends it a signal by name: STOP, CONT or TERM.
-	Kill   func()
-	Signal func(name string)
+	// Kill ends the daemon that a write came from at once and returns when it has ended.
+	Kill func(Write)
 	// Meanwhile does what Edit, Delete, Commit and other modes need of a person; it returns when that is done.
 	Meanwhile func(Mode, Write)
 	// Deciding is called before a decision reaches the API server.
@@ -105,7 +105,15 @@ func (p *Proxy) Head() (journal.Head, <-chan struct{}) {
 	return p.head, p.changed
 }
 
-// Settle waits until no write is held back any more.
+// Later does something after a while. Settle waits for it.
+func (p *Proxy) Later(after time.Duration, do func()) {
+	p.pending.Go(func() {
+		<-time.After(after)
+		do()
+	})
+}
+
+// Settle waits until no write is held back any more, and nothing else is to come.
 func (p *Proxy) Settle() { p.pending.Wait() }
 
 // around serves a request: a write with the fault that is planned for it, anything else as it is.
@@ -142,7 +150,7 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 	if err != nil { // its client went away before it was sent
 		panic(http.ErrAbortHandler)
 	}
-	entry := &Write{Request: apicount.Describe(r), At: time.Now(), Body: body}
+	entry := &Write{Request: apicount.Describe(r), At: time.Now(), Body: body, By: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")}
 	entry.Head = headIn(entry.Request, p.System, body)
 	p.mu.Lock()
 	entry.Step = step(entry, p.System, p.head)
@@ -158,7 +166,7 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 	}
 	p.writes = append(p.writes, entry)
 	p.mu.Unlock()
-	if entry.Step == S11 && p.Deciding != nil && (mode == None || mode.reaches()) {
+	if entry.Step == S11 && mode.reaches() {
 		p.Deciding(*entry.Head)
 	}
 	p.serve(w, r, &request{Proxy: p, entry: entry, request: r, next: next}, mode)
