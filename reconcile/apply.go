@@ -79,7 +79,11 @@ const servedAgain = 250 * time.Millisecond
 
 // create makes an object that is not there. One that is there already is ours only if it carries this release's stamp.
 func (r *Reconciler) create(ctx context.Context, w *work, o object.Object) (kube.Applied, error) {
-	applied, err := r.Cluster.Apply(ctx, o.Body, kube.Pre{Create: true, Born: w.stamp})
+	pre := kube.Pre{Create: true, Born: w.stamp}
+	if failpoint.Without(failpoint.Stamp) {
+		pre.Born = ""
+	}
+	applied, err := r.Cluster.Apply(ctx, o.Body, pre)
 	var exists *kube.ExistsError
 	if !errors.As(err, &exists) {
 		return applied, err

@@ -76,7 +76,7 @@ func (r *Reconciler) finish(ctx context.Context, h journal.Head) (Result, error)
 		return Result{}, fmt.Errorf("close release %d: %w", w.candidate.info.Number, err)
 	}
 	r.work, r.unwell, r.looked = nil, nil, false
-	r.good = &world{set: w.candidate.set, policy: w.candidate.policy, judge: w.candidate.judge, inventory: inv.ByRef(), ignored: w.ignored}
+	r.good = &world{of: identity(h.Good, h.Inventory), set: w.candidate.set, policy: w.candidate.policy, judge: w.candidate.judge, inventory: inv.ByRef(), ignored: w.ignored}
 	r.drifted = nil
 	r.tell(Event{Kind: EventEnded, Release: &info, Message: info.Message})
 	if err := r.tidy(ctx, h); err != nil {

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
@@ -376,7 +375,10 @@ var errMoved = errors.New("the cluster changed while the release was planned")
 func (p *planner) faultOrWorld(o object.Object, err error) error {
 	var gone *kube.NotFoundError
 	var changed *kube.ConflictError
-	if errors.As(err, &gone) && gone.Namespace == "" || errors.As(err, &changed) && len(changed.Fields) == 0 {
+	var forbidden *kube.ForbiddenError
+	switch {
+	case errors.As(err, &gone) && gone.Namespace == "", errors.As(err, &changed) && len(changed.Fields) == 0,
+		errors.As(err, &forbidden) && forbidden.Terminating:
 		return fmt.Errorf("%w: %s %w", errMoved, o.Ref, err)
 	}
 	if Judge(err) == Fail {
@@ -396,8 +398,5 @@ func sortedRecords(inventory map[object.Ref]object.Record) object.Inventory {
 
 // stamp marks what a release creates (protocol rule 5).
 func stamp(environment types.UID, epoch int64) string {
-	if failpoint.Without(failpoint.Stamp) {
-		return ""
-	}
 	return fmt.Sprintf("%s/%d", environment, epoch)
 }

@@ -59,6 +59,7 @@ type Reconciler struct {
 
 // world is what the last good release declared.
 type world struct {
+	of        string // identity
 	set       *object.Set
 	policy    *v1alpha1.ReleasePolicy
 	judge     *health.Judge

@@ -17,13 +17,13 @@ const driftHeal = v1alpha1.DriftHeal
 // deployed returns what the last good release declared, with all that is owned now.
 // Before the first release the set is empty; the inventory need not be.
 func (r *Reconciler) deployed(ctx context.Context, h journal.Head) (*world, error) {
-	if r.good != nil {
-		return r.good, nil
-	}
-	w := &world{}
 	mark := h.Good
 	if mark == nil {
 		mark = &journal.Mark{}
+	}
+	w := &world{of: identity(mark, h.Inventory)}
+	if r.good != nil && r.good.of == w.of {
+		return r.good, nil
 	}
 	var err error
 	if w.set, err = r.loadSet(ctx, mark.Set); err != nil {
@@ -45,8 +45,14 @@ func (r *Reconciler) deployed(ctx context.Context, h journal.Head) (*world, erro
 	}
 	w.inventory = inv.ByRef()
 	w.ignored = foreignFields(w.set, w.policy)
-	r.good = w
+	r.good, r.looked, r.drifted, r.unwell = w, false, nil, nil // what was seen of another world says nothing of this one
 	return w, nil
+}
+
+// identity says which world a head describes. What this process has in mind may be another one: the answer to the write that
+// made the new one the last good may have been lost (protocol rule 3).
+func identity(m *journal.Mark, inventory string) string {
+	return m.Set + "/" + m.Policy + "/" + inventory
 }
 
 func (r *Reconciler) loadInventory(ctx context.Context, digest string) (object.Inventory, error) {

@@ -31,13 +31,16 @@ func (l *lane) violate(format string, args ...any) {
 func (l *lane) checkHistory(writes []proxy.Write) {
 	h := l.begun
 	allowed := l.inventoried()
-	ended := map[int64]string{}
+	ended, reverted := map[int64]string{}, map[string]bool{}
 	states := map[int64]map[journal.State]bool{}
 	for _, w := range writes {
 		switch {
 		case w.Head != nil && w.Applied:
 			l.checkTransition(h, *w.Head)
 			if r := w.Head.Release; r != nil {
+				if h.Release == nil && h.Quarantined(r.Commit) || reverted[r.Commit] {
+					l.violate("rule 9: %.10s is released again, although it failed here", r.Commit)
+				}
 				if states[r.Number] == nil {
 					states[r.Number] = map[journal.State]bool{}
 				}
@@ -45,6 +48,7 @@ func (l *lane) checkHistory(writes []proxy.Write) {
 			}
 			if o := w.Head.Last; o != nil {
 				ended[o.Number] = o.Outcome
+				reverted[o.Commit] = reverted[o.Commit] || o.Outcome == string(v1alpha1.Reverted)
 			}
 			h = *w.Head
 		case w.Head != nil:

@@ -42,7 +42,18 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", strconv.Itoa(max(*lanes, 1))); err != nil {
 		panic(err)
 	}
-	clustertest.Main(m)
+	clustertest.Main(house{m})
+}
+
+// house removes what the lanes left.
+type house struct{ *testing.M }
+
+func (h house) Run() int {
+	code := h.M.Run()
+	if s := theSite.site; s != nil {
+		_ = os.RemoveAll(s.dir) // a temporary folder
+	}
+	return code
 }
 
 // site is the control plane that all lanes share, as its administrator sees it.

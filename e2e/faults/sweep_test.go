@@ -219,13 +219,26 @@ func TestSweep(t *testing.T) {
 				part = append(part, r)
 			}
 		}
-		runs, name = part, fmt.Sprintf("sweep-%dof%d", k, n)
+		runs, name = append(decisive(), part...), fmt.Sprintf("sweep-%dof%d", k, n)
 	} else if *only == "" {
-		runs = sample(t, runs, 40)
+		runs = append(decisive(), sample(t, runs, 40)...)
 	}
 	into := openResults(t, name)
 	t.Run("faults", func(t *testing.T) { drive(t, s, runs, into, laneOptions{}, *lanes) })
 	report(t, "sweep", into.all)
+}
+
+// decisive are the runs that every sample has: the answers to the writes of the head are lost.
+func decisive() []plannedRun {
+	var all []plannedRun
+	for _, step := range []proxy.Step{proxy.S3, proxy.S11, proxy.S13, proxy.R1, proxy.R3} {
+		bad := step == proxy.R1 || step == proxy.R3
+		all = append(all, plannedRun{
+			name: fmt.Sprintf("bad=%t %s at %s", bad, proxy.DropAnswer, step), bad: bad,
+			plans: []proxy.Plan{{Mode: proxy.DropAnswer, Step: step, Name: "nexus-head"}},
+		})
+	}
+	return all
 }
 
 // sample chooses some runs by the seed, which is printed.

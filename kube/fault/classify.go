@@ -58,7 +58,7 @@ func (q Request) refused(s metav1.Status) error {
 	case http.StatusConflict:
 		return q.conflict(s, cause)
 	case http.StatusForbidden:
-		return &ForbiddenError{Ref: q.Ref, Message: message, Terminating: apierrors.HasStatusCause(cause, "NamespaceTerminating"), Cause: cause}
+		return &ForbiddenError{Ref: q.Ref, Message: message, Terminating: terminating(s), Cause: cause}
 	case http.StatusTooManyRequests:
 		return &ThrottledError{After: retryAfter(s), Cause: cause}
 	case http.StatusGatewayTimeout:
@@ -78,6 +78,12 @@ func (q Request) refused(s metav1.Status) error {
 		return q.invalid(s, cause)
 	}
 	return &UnavailableError{Cause: cause}
+}
+
+// terminating reports that what the object is to be in, or is one of, is being deleted: that passes.
+func terminating(s metav1.Status) bool {
+	return apierrors.HasStatusCause(&apierrors.StatusError{ErrStatus: s}, "NamespaceTerminating") ||
+		strings.Contains(s.Message, "create not allowed while custom resource definition is terminating")
 }
 
 func (q Request) missing(s metav1.Status, cause error) error {

@@ -171,7 +171,7 @@ func Invalid(ref object.Ref, path, message string) *InvalidError {
 type ForbiddenError struct {
 	Ref         object.Ref
 	Message     string
-	Terminating bool // the namespace is being deleted
+	Terminating bool // the namespace, or the definition of the kind, is being deleted
 	Cause       error
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -75,16 +76,17 @@ func (m Mode) reaches() bool {
 // Plan is one fault.
 type Plan struct {
 	Mode  Mode
-	At    int  // number of the write, from 1; 0: the first of Step
-	Step  Step // where At is 0
-	Shown bool // At counts what shows the release (Projection), not what carries it out
+	At    int    // number of the write, from 1; 0: the first of Step and Name
+	Step  Step   // where At is 0
+	Name  string // where At is 0: how the name of what is written begins
+	Shown bool   // At counts what shows the release (Projection), not what carries it out
 }
 
 func (p Plan) hits(w *Write) bool {
 	if p.Mode == None {
 		return false
 	}
-	return p.At > 0 && p.At == w.N && p.Shown == (w.Step == Projection) || p.At == 0 && p.Step == w.Step
+	return p.At > 0 && p.At == w.N && p.Shown == (w.Step == Projection) || p.At == 0 && p.Step == w.Step && strings.HasPrefix(w.Name, p.Name)
 }
 
 // serve does what the mode says.
