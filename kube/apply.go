@@ -97,7 +97,9 @@ func (c *Cluster) Apply(ctx context.Context, body *unstructured.Unstructured, pr
 	if err != nil {
 		return Applied{}, err
 	}
-	c.cache.Wrote(live)
+	if !failpoint.Without(failpoint.HealthOfApplied) {
+		c.cache.Wrote(live)
+	}
 	return Applied{
 		UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Generation: live.GetGeneration(), Record: rec,
 		Created: pre.Create, Unchanged: live.GetResourceVersion() == w.pre.ResourceVersion, Object: live,

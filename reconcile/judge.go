@@ -22,6 +22,10 @@ const (
 	Person                // the journal itself is in doubt: only a person can decide
 )
 
+// errMoved says that an object which is planned with was changed or deleted meanwhile. That speaks against no commit: the next
+// pass plans with what is there then.
+var errMoved = errors.New("the cluster changed while the release was planned")
+
 // Judge is the only place that asks what an error means for a release.
 func Judge(err error) Verdict {
 	var (

@@ -367,10 +367,6 @@ func (p *planner) fault(o object.Object, err error) {
 	p.findings = append(p.findings, fmt.Sprintf("%s: %s: %v", o.Origin, o.Ref, err))
 }
 
-// errMoved says that an object which is planned with was changed or deleted meanwhile. That speaks against no commit: the next
-// pass plans with what is there then.
-var errMoved = errors.New("the cluster changed while the release was planned")
-
 // faultOrWorld notes what is the commit's fault and returns what is the world's.
 func (p *planner) faultOrWorld(o object.Object, err error) error {
 	var gone *kube.NotFoundError

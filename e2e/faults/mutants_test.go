@@ -27,7 +27,7 @@ var hunts = map[failpoint.Rule]struct {
 	failpoint.DestroyLate:      {mode: proxy.None},
 	failpoint.Quarantine:       {bad: true, mode: proxy.None},
 	failpoint.TellAfterDurable: {mode: proxy.Unavailable, step: proxy.S13, name: "nexus-head"},
-	failpoint.HealthOfApplied:  {mode: proxy.Hold},
+	failpoint.HealthOfApplied:  {mode: proxy.Hold, step: proxy.S5, name: "web"},
 }
 
 // TestEveryRuleIsNoticedWhenItIsMissing runs daemons that leave out one rule of the protocol each, until a run shows it.
