@@ -12,6 +12,8 @@ BUILD     := -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSI
 export GOPROXY := $(firstword $(subst $(comma), ,$(subst |, ,$(shell $(GO) env GOPROXY))))
 comma     := ,
 # Small machines: two packages at a time, and every test in random order under the race detector.
+LANES     ?= 12
+SHARD     ?= 1/1
 N         ?= 100,1000,5000
 TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
 
@@ -36,6 +38,11 @@ test: packages cluster check build ## all tests; installs what they need
 .PHONY: bench
 bench: packages cluster ## measure against a floor of bare applies, and print the table (N=100,1000,5000)
 	$(GO) test ./e2e/bench -run TestSpeed -count=1 -v -timeout 60m -args -sizes "$(N)" -full
+
+.PHONY: sweep
+sweep: packages cluster ## every fault at every write of a release, and more (up to two hours; goes on where it was interrupted)
+	$(GO) test ./reconcile/model -count=1 -v -timeout 30m -args -deep
+	$(GO) test ./e2e/faults -count=1 -v -timeout 3h -args -full -lanes $(LANES) -shard $(SHARD) -soak 10m -state $(CURDIR)/.run/sweep
 
 .PHONY: check
 check: lint generated tidy ## everything that is no test: build, vet, lint, generated files, go.mod

@@ -74,11 +74,12 @@ type lane struct {
 }
 
 type laneOptions struct {
-	small  bool          // the small release
-	twins  bool          // two daemons, of which the one with the Lease acts
-	env    []string      // of the daemons
-	later  []string      // of those that are started again in the middle of a run
-	outage time.Duration // how long nobody answers, where that is the fault
+	small    bool          // the small release
+	baseline bool          // no daemon of ours, but the loop that it is compared with
+	twins    bool          // two daemons, of which the one with the Lease acts
+	env      []string      // of the daemons
+	later    []string      // of those that are started again in the middle of a run
+	outage   time.Duration // how long nobody answers, where that is the fault
 }
 
 func newLane(t *testing.T, s *site, o laneOptions) (*lane, error) {
@@ -102,6 +103,9 @@ func newLane(t *testing.T, s *site, o laneOptions) (*lane, error) {
 		return nil, err
 	}
 	t.Cleanup(l.halt)
+	if o.baseline {
+		return l, l.foundBaseline()
+	}
 	return l, l.found()
 }
 
@@ -309,6 +313,13 @@ func (l *lane) spawn(i int, more []string) (*process, error) {
 	env := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir,
 		failpoint.Variable + "=@" + l.failpoints(), failpoint.TraceVariable + "=" + l.failpoints() + ".trace",
+	}
+	if l.options.baseline {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		return spawn(self, env, l.log, baselineVerb, l.config(i), l.git.Dir("config"), l.ns)
 	}
 	return spawn(l.binary, append(env, more...), l.log,
 		"run", "--kubeconfig", l.config(i), "--cache-dir", filepath.Join(l.dir, fmt.Sprintf("%s-%d.cache", l.ns, i)),
