@@ -19,6 +19,7 @@ const (
 	UIDPrecondition  Rule = "uid-precondition"   // 5: an update names the uid and the resourceVersion that were planned
 	CreateOnly       Rule = "create-only"        // 5: a create never changes what is there already
 	Stamp            Rule = "stamp"              // 5: what a release creates carries its stamp
+	MoveOn           Rule = "move-on"            // 6: what is given back is moved on, so that a late adoption fails
 	Sweep            Rule = "sweep"              // 6: a late create of an older epoch is found and removed
 	DestroyLate      Rule = "destroy-late"       // 8: what left Git is deleted after the decision
 	Quarantine       Rule = "quarantine"         // 9: what failed here is not tried again by itself
@@ -28,6 +29,6 @@ const (
 
 // Rules are all rules.
 var Rules = []Rule{
-	JournalFirst, OneDecision, Reread, CompareAndSwap, UIDPrecondition, CreateOnly, Stamp, Sweep, DestroyLate, Quarantine,
+	JournalFirst, OneDecision, Reread, CompareAndSwap, UIDPrecondition, CreateOnly, Stamp, MoveOn, Sweep, DestroyLate, Quarantine,
 	TellAfterDurable, HealthOfApplied,
 }

@@ -173,7 +173,7 @@ func (w *walk) fault(format string, args ...any) {
 // check holds the transition from w.h to what head.go and the protocol say.
 func (w *walk) check(did string, to Head) {
 	from := w.h
-	if err := legal(from, to); err != nil {
+	if err := Legal(from, to); err != nil {
 		w.fault("the step is not legal: %v", err)
 	}
 	if to.Epoch != from.Epoch+1 {
@@ -334,7 +334,7 @@ func TestStepsThatTheProtocolHasNotAreRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := legal(tt.from, tt.to); err == nil {
+			if err := Legal(tt.from, tt.to); err == nil {
 				t.Error("it is allowed")
 			}
 		})
@@ -344,7 +344,7 @@ func TestStepsThatTheProtocolHasNotAreRefused(t *testing.T) {
 		"undone": {aborting, aborting.Undone(Outcome{}, "", true)}, "take over": {committed, committed.TakeOver()},
 		"the longest id of a request": {idle, idle.Lift("", strings.Repeat("r", maxRequest))},
 	} {
-		if err := legal(step[0], step[1]); err != nil {
+		if err := Legal(step[0], step[1]); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -93,7 +93,7 @@ func (j *Journal) decode(s *corev1.Secret) (Head, error) {
 // Swap writes the head if it is still the one that was read. The error is ErrConflict if it is
 // not, an *UnknownOutcomeError if the answer was lost: after both, the head must be read again.
 func (j *Journal) Swap(ctx context.Context, from, to Head) (Head, error) {
-	if err := legal(from, to); err != nil {
+	if err := Legal(from, to); err != nil {
 		return Head{}, err
 	}
 	b, err := json.Marshal(to)

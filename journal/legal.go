@@ -36,8 +36,8 @@ var steps = map[State][]State{
 // maxRequest bounds the id of a request, which is kept as it is: bytes.
 const maxRequest = 256
 
-// legal refuses a step that the protocol has not: it would be a mistake of this program.
-func legal(from, to Head) error {
+// Legal refuses a step that the protocol has not: it would be a mistake of this program.
+func Legal(from, to Head) error {
 	if !slices.Contains(steps[from.State], to.State) {
 		return fmt.Errorf("the head may not go from %s to %s", from.State, to.State)
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
@@ -69,13 +70,9 @@ func (c *Cluster) Disown(ctx context.Context, live *unstructured.Unstructured) e
 	c.cache.Expect(ref, uid)
 	q := fault.Request{Ref: ref, Kind: gvk, Write: true}
 	for try := 1; ; try++ {
-		others := slices.DeleteFunc(live.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == object.FieldManager })
-		if len(others) == 0 {
-			others = []metav1.ManagedFieldsEntry{{}} // an empty list would mean: leave them
-		}
 		_, err := c.mergePatch(ctx, q, m, live, map[string]any{
 			"labels":        map[string]any{object.EnvironmentLabel: nil},
-			"managedFields": others,
+			"managedFields": withoutUs(live),
 		})
 		var conflict *ConflictError
 		var gone *NotFoundError
@@ -98,9 +95,12 @@ func (c *Cluster) Disown(ctx context.Context, live *unstructured.Unstructured) e
 }
 
 // Restore gives an adopted object back as image, its state before the adoption, says: content and owners
-// of fields. Status, finalizers and owner references stay what they are. Called again it does nothing. A
-// *NotFoundError or a *ConflictError with Replaced says that the object is not there any more.
-func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured) error {
+// of fields. Status, finalizers and owner references stay what they are. One that the adoption did not reach
+// keeps its content, but is moved on: an adoption that is still on its way then fails on its precondition (protocol
+// rule 6), and nobody would find it later, for such an object is in no inventory. still is asked after each look at
+// the object, before it is written; its error ends Restore. A *NotFoundError or a *ConflictError with Replaced says
+// that the object is not there any more.
+func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured, still func(context.Context) error) error {
 	ref, gvk := object.RefOf(image), image.GroupVersionKind()
 	m, err := c.locate(ctx, ref, gvk.Version)
 	if err != nil {
@@ -114,12 +114,14 @@ func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured)
 		if live.GetUID() != image.GetUID() {
 			return &ConflictError{Ref: ref, Replaced: true}
 		}
-		if !touched(live) {
-			return nil
+		if err := still(ctx); err != nil {
+			return err
 		}
 		c.cache.Expect(ref, live.GetUID())
-		// The first update makes us the owner of what it changed, the second gives that back.
-		if live, err = c.replace(ctx, m, image, live); err == nil && touched(live) {
+		if !touched(live) || moving(live) {
+			err = c.moveOn(ctx, m, live)
+		} else if live, err = c.replace(ctx, m, image, live); err == nil && touched(live) {
+			// The first update made us the owner of what it changed, the second gives that back.
 			_, err = c.replace(ctx, m, image, live)
 		}
 		var conflict *ConflictError
@@ -127,6 +129,40 @@ func (c *Cluster) Restore(ctx context.Context, image *unstructured.Unstructured)
 			return err
 		}
 	}
+}
+
+// moveOn changes the resourceVersion of an object and leaves everything else as it was: a mark comes and goes.
+func (c *Cluster) moveOn(ctx context.Context, m Mapping, live *unstructured.Unstructured) error {
+	if failpoint.Without(failpoint.MoveOn) {
+		return nil
+	}
+	q := fault.Request{Ref: object.RefOf(live), Kind: live.GroupVersionKind(), Write: true}
+	if !moving(live) {
+		marked, err := c.mergePatch(ctx, q, m, live, map[string]any{"annotations": map[string]any{object.MovedAnnotation: "now"}})
+		if err != nil {
+			return err
+		}
+		live = marked
+	}
+	_, err := c.mergePatch(ctx, q, m, live, map[string]any{
+		"annotations": map[string]any{object.MovedAnnotation: nil}, "managedFields": withoutUs(live),
+	})
+	return err
+}
+
+// moving reports that the mark came and did not go yet.
+func moving(live *unstructured.Unstructured) bool {
+	_, marked := live.GetAnnotations()[object.MovedAnnotation]
+	return marked && live.GetLabels()[object.EnvironmentLabel] == ""
+}
+
+// withoutUs are the owners of an object's fields but ourselves, as a patch writes them.
+func withoutUs(live *unstructured.Unstructured) []metav1.ManagedFieldsEntry {
+	others := slices.DeleteFunc(live.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == object.FieldManager })
+	if len(others) == 0 {
+		return []metav1.ManagedFieldsEntry{{}} // an empty list would mean: leave them
+	}
+	return others
 }
 
 // touched reports that fields or marks of ours are in an object.

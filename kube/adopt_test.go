@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/nexus-platform/reconciler/e2e/cluster/clustertest"
+	"github.com/nexus-platform/reconciler/kube/fault"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -124,7 +126,7 @@ func TestAnAdoptedObjectIsGivenBackAsItWas(t *testing.T) {
 				}
 			}
 			for range 2 { // the second time there is nothing to do
-				if err := c.Restore(ctx, image); err != nil {
+				if err := c.Restore(ctx, image, always); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(declared(image), declared(read(t, c, u))); diff != "" {
@@ -135,7 +137,7 @@ func TestAnAdoptedObjectIsGivenBackAsItWas(t *testing.T) {
 				t.Fatal(err)
 			}
 			var gone *NotFoundError
-			if err := c.Restore(ctx, image); !errors.As(err, &gone) {
+			if err := c.Restore(ctx, image, always); !errors.As(err, &gone) {
 				t.Errorf("restore of what is gone: %v", err)
 			}
 		})
@@ -298,5 +300,55 @@ func TestACreateThatFindsAnObjectAllTheSameGivesEverythingBack(t *testing.T) {
 	}
 	if diff := cmp.Diff(declared(before), declared(read(t, c, want))); diff != "" {
 		t.Errorf("not as it was:\n%s", diff)
+	}
+}
+
+func always(context.Context) error { return nil }
+
+// TestWhatAnAdoptionDidNotReachIsMovedOn: an adoption that was planned before the object was given back must not arrive after it.
+func TestWhatAnAdoptionDidNotReachIsMovedOn(t *testing.T) {
+	c, _ := open(t, "env-late", nil)
+	ctx := deadline(t)
+	u := manifest(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: "+clustertest.Namespace(t)+"}, data: {k: theirs}}")
+	foreign(t, c, "somebody", u)
+	image := read(t, c, u)
+	want := u.DeepCopy()
+	if err := unstructured.SetNestedField(want.Object, "ours", "data", "more"); err != nil {
+		t.Fatal(err)
+	}
+	lost := errors.New("the head is another's")
+	if err := c.Restore(ctx, image, func(context.Context) error { return lost }); !errors.Is(err, lost) {
+		t.Fatalf("Restore by who does not lead: %v", err)
+	}
+	if now := read(t, c, u); now.GetResourceVersion() != image.GetResourceVersion() {
+		t.Error("it was written all the same")
+	}
+	if err := c.Restore(ctx, image, always); err != nil {
+		t.Fatal(err)
+	}
+	pre := PreOf(image, false)
+	asked := 0
+	pre.Still = func(context.Context) error { asked++; return lost }
+	if _, err := c.Apply(ctx, want, pre); !errors.Is(err, lost) || asked != 1 {
+		t.Errorf("the late adoption: %v, asked %d times", err, asked)
+	}
+	after := read(t, c, u)
+	if diff := cmp.Diff(declared(image), declared(after)); diff != "" {
+		t.Errorf("not as it was (-before +after):\n%s", diff)
+	}
+
+	// A process that dies between the two halves leaves a mark, which the next one takes off.
+	m, err := c.locate(ctx, object.RefOf(u), "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.mergePatch(ctx, fault.Request{Ref: object.RefOf(u), Kind: u.GroupVersionKind(), Write: true}, m, after, map[string]any{"annotations": map[string]any{object.MovedAnnotation: "now"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Restore(ctx, image, always); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(declared(image), declared(read(t, c, u))); diff != "" {
+		t.Errorf("not as it was (-before +after):\n%s", diff)
 	}
 }

@@ -31,6 +31,8 @@ type Pre struct {
 	// Born is the stamp that the object carries: of this release if Create, else the
 	// one that it has. An apply without it would take it away.
 	Born string
+	// Still is asked after each further look at the object, before it is written again; its error ends the write. nil: always yes.
+	Still func(context.Context) error
 
 	planned *fingerprint
 }
@@ -205,6 +207,9 @@ func (w *writing) reread(ctx context.Context, conflict error) error {
 		return conflict
 	}
 	w.pre.ResourceVersion = now.GetResourceVersion()
+	if w.pre.Still != nil {
+		return w.pre.Still(ctx)
+	}
 	return nil
 }
 

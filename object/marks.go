@@ -15,6 +15,9 @@ const (
 	// stands outside the digests and never changes (protocol rule 5).
 	BornAnnotation = Domain + "born"
 
+	// MovedAnnotation comes and goes when an object is given back that its adoption had not reached, to move its resourceVersion.
+	MovedAnnotation = Domain + "moved"
+
 	// PhaseAnnotation overrides the phase of an object, by name.
 	PhaseAnnotation = Domain + "phase"
 	// PruneAnnotation says when an object that left Git goes: "before" (its successor comes), "allow" (although its kind bears data) or "never".

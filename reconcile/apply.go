@@ -108,15 +108,40 @@ func (r *Reconciler) create(ctx context.Context, w *work, o object.Object) (kube
 
 // update changes an object of the inventory, or adopts one, as long as it is the one that was planned.
 func (r *Reconciler) update(ctx context.Context, w *work, o object.Object, a Action) (kube.Applied, error) {
+	if a.Do == Adopt {
+		return r.adopt(ctx, w, o, a)
+	}
 	live, err := r.live(ctx, o.Ref, a.Version)
 	if err != nil {
 		return kube.Applied{}, err
 	}
 	if a.UID != "" && live.GetUID() != a.UID {
-		return kube.Applied{}, &failure{reason: "Replaced", phase: a.Phase, object: a.Ref.String(),
-			message: "was deleted and made again by somebody else after the plan"}
+		return kube.Applied{}, replaced(a)
 	}
-	return r.Cluster.Apply(ctx, kube.Strip(o.Body, w.ignored(o.Ref), live), kube.PreOf(live, a.Do != Adopt))
+	return r.Cluster.Apply(ctx, kube.Strip(o.Body, w.ignored(o.Ref), live), kube.PreOf(live, true))
+}
+
+// adopt takes over an object of somebody else. Should the release have been undone by another process meanwhile, that one
+// is in no inventory any more, and nobody would give it back: so the head is read after the object, and
+// what is given back is moved on (protocol rule 6).
+func (r *Reconciler) adopt(ctx context.Context, w *work, o object.Object, a Action) (kube.Applied, error) {
+	live, err := r.Cluster.Read(ctx, o.Ref, a.Version)
+	if err != nil {
+		return kube.Applied{}, err
+	}
+	if live.GetUID() != a.UID {
+		return kube.Applied{}, replaced(a)
+	}
+	pre := kube.PreOf(live, false)
+	pre.Still = r.mine
+	if err := pre.Still(ctx); err != nil {
+		return kube.Applied{}, err
+	}
+	return r.Cluster.Apply(ctx, kube.Strip(o.Body, w.ignored(o.Ref), live), pre)
+}
+
+func replaced(a Action) *failure {
+	return &failure{reason: "Replaced", phase: a.Phase, object: a.Ref.String(), message: "was deleted and made again by somebody else after the plan"}
 }
 
 // live reads an object from the watch cache, or from the API server where the cache has it not (an adopted object carries no label yet).

@@ -214,7 +214,7 @@ func (r *Reconciler) heal(ctx context.Context, h journal.Head, base *world) (tim
 	if len(todo) == 0 {
 		return next, nil
 	}
-	if err := r.stillHead(ctx, h); err != nil {
+	if err := r.stillHead(ctx, h.Epoch); err != nil {
 		return next, err
 	}
 	var mu sync.Mutex
@@ -237,17 +237,19 @@ func (r *Reconciler) heal(ctx context.Context, h journal.Head, base *world) (tim
 
 // stillHead makes sure that nobody else has moved the head before something is written that no head write fences: a
 // process that was away for longer than its Lease would else take a newer release for drift.
-func (r *Reconciler) stillHead(ctx context.Context, h journal.Head) error {
+func (r *Reconciler) stillHead(ctx context.Context, epoch int64) error {
 	now, err := r.Journal.Head(ctx)
 	if err != nil {
-		return fmt.Errorf("read the head before healing: %w", err)
+		return fmt.Errorf("read the head before a write: %w", err)
 	}
-	if now.Epoch != h.Epoch {
-		r.head, r.good = nil, nil
-		return fmt.Errorf("heal: %w", journal.ErrConflict)
+	if now.Epoch != epoch {
+		return fmt.Errorf("the head was written by somebody else: %w", journal.ErrConflict)
 	}
 	return nil
 }
+
+// mine makes sure that the open release is still this process's own.
+func (r *Reconciler) mine(ctx context.Context) error { return r.stillHead(ctx, r.epoch) }
 
 // tellDrift tells each observation once.
 func (r *Reconciler) tellDrift(ref object.Ref, f *flap, d v1alpha1.Drift) {

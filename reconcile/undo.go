@@ -172,7 +172,7 @@ func (u *undoing) restore(ctx context.Context, a Action) error {
 func (u *undoing) takeBack(ctx context.Context, a Action) error {
 	failpoint.Here(failpoint.UndoBefore)
 	if a.Do == Adopt {
-		err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref])
+		err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref], u.r.mine)
 		var gone *kube.NotFoundError
 		var unknown *kube.NoKindError
 		var replaced *kube.ConflictError

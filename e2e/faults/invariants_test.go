@@ -102,7 +102,14 @@ func (l *lane) checkWrite(w proxy.Write, h journal.Head, allowed map[string]bool
 			l.violate("I3: %s: %v", w, err)
 			return
 		}
-		if name := u.GetKind() + "/" + u.GetName(); !allowed[name] {
+		name := u.GetKind() + "/" + u.GetName()
+		known := allowed[name]
+		if w.Verb == "patch" { // which names no kind
+			for one := range allowed {
+				known = known || strings.HasSuffix(one, "/"+w.Name)
+			}
+		}
+		if !known {
 			l.violate("I3: %s is in no inventory: %s", name, w)
 		}
 		if version := u.GetResourceVersion(); version == "" || version != "1" && u.GetUID() == "" {
@@ -159,6 +166,9 @@ func (l *lane) checkWorld(ctx context.Context, commit string) (end string) {
 	end, golden := "old", l.old
 	if h.Good.Commit == commit {
 		end, golden = "new", l.new
+		if l.withdrawn {
+			end, golden = "old", l.old
+		}
 	}
 	found := w.generalized(l.group)
 	if l.replaced == "theirs" { // what was to be adopted, or given back, is not what it was

@@ -64,6 +64,7 @@ type lane struct {
 	before     world
 	violations []string
 	newer      string // a commit that arrived in the middle
+	withdrawn  bool   // it declares what was there before
 	disturbed  error  // what was to happen around the release could not
 	replaced   string // name of an object that somebody deleted
 	history    []proxy.Write

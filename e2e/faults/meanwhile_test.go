@@ -39,6 +39,8 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 		})
 	case proxy.Push:
 		l.newer = l.push("newer", l.next(false))
+	case proxy.Withdraw:
+		l.newer, l.withdrawn = l.push("withdrawn", l.base()), true
 	case proxy.Edit, proxy.Delete:
 		l.disturb(ctx, mode, w.Request)
 	case proxy.LoseHead:

@@ -15,6 +15,7 @@ var hunts = map[failpoint.Rule]struct {
 	mode proxy.Mode
 	step proxy.Step // of the write; empty: each write
 	name string     // of what is written there
+	all  bool       // it takes the whole release, not the small one
 }{
 	failpoint.JournalFirst:     {mode: proxy.KillAfterApply, step: proxy.S3},
 	failpoint.OneDecision:      {mode: proxy.DropBefore, step: proxy.S11},
@@ -24,6 +25,7 @@ var hunts = map[failpoint.Rule]struct {
 	failpoint.CreateOnly:       {mode: proxy.None},
 	failpoint.Stamp:            {mode: proxy.KillAfterApply, step: proxy.S5, name: "new"},
 	failpoint.Sweep:            {bad: true, mode: proxy.Late, step: proxy.S5, name: "new"},
+	failpoint.MoveOn:           {mode: proxy.Withdraw, step: proxy.S5, name: "theirs", all: true},
 	failpoint.DestroyLate:      {mode: proxy.None},
 	failpoint.Quarantine:       {bad: true, mode: proxy.None},
 	failpoint.TellAfterDurable: {mode: proxy.Unavailable, step: proxy.S13, name: "nexus-head"},
@@ -36,7 +38,10 @@ func TestEveryRuleIsNoticedWhenItIsMissing(t *testing.T) {
 	rules := failpoint.Rules
 	if !*full {
 		r := random(t)
-		rules = []failpoint.Rule{rules[r.IntN(len(rules))], rules[r.IntN(len(rules))]}
+		rules = nil
+		for _, i := range r.Perm(len(failpoint.Rules))[:2] {
+			rules = append(rules, failpoint.Rules[i])
+		}
 	}
 	t.Run("rules", func(t *testing.T) {
 		for _, rule := range rules {
@@ -61,7 +66,7 @@ func notice(t *testing.T, s *site, rule failpoint.Rule) (runs int, violation str
 	if !known {
 		t.Fatalf("no part of the grid is known to notice %s", rule)
 	}
-	l, err := newLane(t, s, laneOptions{small: hunt.step != "" || hunt.mode == proxy.None, env: []string{failpoint.MutantVariable + "=" + string(rule)}})
+	l, err := newLane(t, s, laneOptions{small: !hunt.all && (hunt.step != "" || hunt.mode == proxy.None), env: []string{failpoint.MutantVariable + "=" + string(rule)}})
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -45,6 +45,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	}
 	commit := l.push("next", l.next(bad))
 	outcome, err := l.ends(commit)
+	tooLate := l.withdrawn && outcome == "Succeeded"
 	if l.newer != "" && err == nil {
 		outcome, err = l.ends(l.newer)
 	}
@@ -62,9 +63,12 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	if err := errors.Join(l.verdict(), l.tidyUp(ctx)); err != nil {
 		l.violate("the daemon: %v", err)
 	}
-	if outcome != "Halted" && err == nil {
+	switch {
+	case tooLate: // what the withdrawn release adopted and defined is not as before it
+		r.End = "old"
+	case outcome != "Halted" && err == nil:
 		r.End = l.checkWorld(ctx, commit)
-	} else {
+	default:
 		r.End = strings.ToLower(outcome)
 	}
 	writes := l.proxy.Writes()
@@ -119,6 +123,7 @@ func (l *lane) checkHalted(condition string) {
 
 // begin forgets the run before.
 func (l *lane) begin(ctx context.Context) {
+	l.withdrawn = false
 	l.violations, l.newer, l.disturbed, l.starts, l.replaced = nil, "", nil, nil, ""
 	if err := l.prepare(ctx); err != nil {
 		l.violate("prepare: %v", err)

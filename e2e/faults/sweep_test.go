@@ -45,7 +45,7 @@ func grid(bad bool, g golden) []plannedRun {
 			add(mode, i, false)
 		}
 		if i%3 == 1 { // these last some seconds each, or leave an environment that a person has to found anew
-			for _, mode := range []proxy.Mode{proxy.Away, proxy.Hold, proxy.Lose, proxy.Push, proxy.LoseBundle} {
+			for _, mode := range []proxy.Mode{proxy.Away, proxy.Hold, proxy.Lose, proxy.Push, proxy.Withdraw, proxy.LoseBundle} {
 				add(mode, i, false)
 			}
 		}
@@ -228,7 +228,7 @@ func TestSweep(t *testing.T) {
 	report(t, "sweep", into.all)
 }
 
-// decisive are the runs that every sample has: the answers to the writes of the head are lost.
+// decisive are the runs that every sample has: the answers to the writes of the head are lost, and what no rule but one stops.
 func decisive() []plannedRun {
 	var all []plannedRun
 	for _, step := range []proxy.Step{proxy.S3, proxy.S11, proxy.S13, proxy.R1, proxy.R3} {
@@ -238,7 +238,7 @@ func decisive() []plannedRun {
 			plans: []proxy.Plan{{Mode: proxy.DropAnswer, Step: step, Name: "nexus-head"}},
 		})
 	}
-	return all
+	return append(all, plannedRun{name: "an adoption that arrives after its release was undone", plans: []proxy.Plan{{Mode: proxy.Withdraw, Step: proxy.S5, Name: "theirs"}}})
 }
 
 // sample chooses some runs by the seed, which is printed.

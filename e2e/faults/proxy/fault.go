@@ -47,6 +47,7 @@ const (
 	Edit            Mode = "edit"           // somebody changes the object that is written, just before
 	Delete          Mode = "delete"         // somebody deletes the object that is written, just before
 	Push            Mode = "push"           // a newer commit arrives
+	Withdraw        Mode = "late-withdrawn" // as late, and meanwhile a newer commit takes the release back
 	LoseHead        Mode = "head-deleted"   // somebody deletes the head
 	LoseBundle      Mode = "bundle-deleted" // somebody deletes a bundle
 )
@@ -61,7 +62,7 @@ var Wire = []Mode{
 var Refusals = []Mode{Forbidden, Invalid, Denied}
 
 // World are the modes that happen around a request.
-var World = []Mode{Away, Stop, Terminate, Hold, Lose, Edit, Delete, Push, LoseHead, LoseBundle}
+var World = []Mode{Away, Stop, Terminate, Hold, Lose, Edit, Delete, Push, Withdraw, LoseHead, LoseBundle}
 
 // Kills reports that the daemon ends by it and has to be started again.
 func (m Mode) Kills() bool {
@@ -109,7 +110,10 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, q *request, mode M
 	case DropAnswer:
 		q.forward()
 		panic(http.ErrAbortHandler)
-	case Late:
+	case Late, Withdraw:
+		if mode == Withdraw {
+			p.Meanwhile(mode, *q.entry)
+		}
 		p.Later(p.LateBy, func() {
 			p.mu.Lock()
 			q.entry.Late = true
