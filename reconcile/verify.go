@@ -13,7 +13,8 @@ import (
 )
 
 // verify is phase 7: the whole set is judged together and stays healthy for settle.
-// What was ill before and is not touched only warns (the baseline), so that a fix can pass.
+// What was ill before and is not touched only warns (the baseline), so that a fix can pass; what was on its way then,
+// perhaps because a release was undone just before, gets some time to arrive.
 func (r *Reconciler) verify(w *work) error {
 	actions := w.plan.byRef()
 	var wait pending
@@ -27,6 +28,10 @@ func (r *Reconciler) verify(w *work) error {
 			continue
 		}
 		if was, ill := w.plan.Baseline[o.Ref.String()]; ill && !touched && health.Compare(health.Verdict{State: was}, v) <= 0 {
+			if left := baselineGrace - r.Now().Sub(w.phaseSince(object.Verification, r.Now())); v.State == health.Progressing && left > 0 {
+				v.Again = left
+				wait.add(o.Ref, v)
+			}
 			continue
 		}
 		if v.Fatal {
@@ -47,6 +52,9 @@ func (r *Reconciler) verify(w *work) error {
 	}
 	return nil
 }
+
+// baselineGrace is how long the whole set is waited for where what is late was late before, and nobody touched it.
+const baselineGrace = time.Minute
 
 // check is phase 8: the checks of the policy run side by side; one that fails is tried again until its retry is over.
 func (r *Reconciler) check(ctx context.Context, w *work) error {

@@ -386,6 +386,9 @@ func (l *lane) ends(commit string) (string, error) {
 			return "", err
 		}
 		outcome, err := l.outcome(commit)
+		if newer := l.superseding(); newer != "" && outcome == "" && err == nil { // the first may never be looked at
+			outcome, err = l.outcome(newer)
+		}
 		switch {
 		case err != nil || outcome != "" && outcome != "Halted":
 			return outcome, err

@@ -38,9 +38,9 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 			}
 		})
 	case proxy.Push:
-		l.newer = l.push("newer", l.next(false))
+		l.supersede(l.push("newer", l.next(false)), false)
 	case proxy.Withdraw:
-		l.newer, l.withdrawn = l.push("withdrawn", l.base()), true
+		l.supersede(l.push("withdrawn", l.base()), true)
 	case proxy.Edit, proxy.Delete:
 		l.disturb(ctx, mode, w.Request)
 	case proxy.LoseHead:
@@ -58,6 +58,20 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 			l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, fmt.Sprintf("nexus-bundle-%s-%s", l.uid, digest[:32]), metav1.DeleteOptions{}))
 		}
 	}
+}
+
+// supersede notes that a newer commit arrived.
+func (l *lane) supersede(commit string, withdrawn bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.newer, l.withdrawn = commit, withdrawn
+}
+
+// superseding is the newer commit, if one arrived.
+func (l *lane) superseding() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newer
 }
 
 // stopLimit is how long a daemon may take to end when it is asked to.

@@ -44,10 +44,10 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 		}
 	}
 	commit := l.push("next", l.next(bad))
+	first := commit
 	outcome, err := l.ends(commit)
-	tooLate := l.withdrawn && outcome == "Succeeded"
-	if l.newer != "" && err == nil {
-		outcome, err = l.ends(l.newer)
+	if newer := l.superseding(); newer != "" && err == nil {
+		outcome, err = l.ends(newer)
 	}
 	decided := time.Now()
 	if err != nil {
@@ -64,7 +64,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 		l.violate("the daemon: %v", err)
 	}
 	switch {
-	case tooLate: // what the withdrawn release adopted and defined is not as before it
+	case l.withdrawn && l.decided(first): // what the withdrawn release adopted and defined is not as before it
 		r.End = "old"
 	case outcome != "Halted" && err == nil:
 		r.End = l.checkWorld(ctx, commit)
@@ -91,6 +91,13 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	}
 	r.Violations, r.Took = l.violations, time.Since(began)
 	return r
+}
+
+// decided reports that a commit was released for good.
+func (l *lane) decided(commit string) bool {
+	return slices.ContainsFunc(l.proxy.Writes(), func(w proxy.Write) bool {
+		return w.Applied && w.Step == proxy.S11 && w.Head.Release.Commit == commit
+	})
 }
 
 // measure notes which writes the faults were done to, and how long it took from there.
