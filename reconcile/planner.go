@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nexus-platform/reconciler/journal"
@@ -26,7 +25,7 @@ type planner struct {
 	candidate *candidate
 	base      *world // what is deployed; empty before the first release
 	ignored   func(object.Ref) []string
-	late      func(object.Ref, schema.GroupVersionKind) bool
+	arrivals  arrivals
 
 	mu       sync.Mutex
 	actions  []Action
@@ -50,7 +49,7 @@ func (r *Reconciler) plan(ctx context.Context, h journal.Head, c *candidate) (*P
 		return nil, nil, err
 	}
 	p := &planner{r: r, candidate: c, base: base, ignored: foreignFields(c.set, c.policy)}
-	if p.late, err = p.lateness(ctx); err != nil {
+	if p.arrivals, err = r.arrivals(ctx, c.set); err != nil {
 		return nil, nil, err
 	}
 	if err := each(ctx, c.set.Objects, p.object); err != nil {
@@ -82,46 +81,6 @@ func (r *Reconciler) plan(ctx context.Context, h journal.Head, c *candidate) (*P
 		return plan, nil, err
 	}
 	return plan, p.images, nil
-}
-
-// lateness tells which objects the API server cannot judge yet, because their
-// namespace or their kind comes with this release.
-func (p *planner) lateness(ctx context.Context) (func(object.Ref, schema.GroupVersionKind) bool, error) {
-	coming := map[string]bool{}
-	kinds := map[schema.GroupKind]bool{}
-	for _, o := range p.candidate.set.Objects {
-		if o.Ref.Kind != "Namespace" && o.Ref.Kind != "CustomResourceDefinition" {
-			continue
-		}
-		if _, here := p.r.Cluster.Live(o.Ref); here {
-			continue
-		}
-		var gone *kube.NotFoundError
-		switch _, err := p.r.Cluster.Read(ctx, o.Ref, o.Body.GroupVersionKind().Version); { // it may exist and be nobody's yet
-		case err == nil:
-			continue
-		case !errors.As(err, &gone):
-			return nil, fmt.Errorf("look for %s: %w", o.Ref, err)
-		}
-		switch o.Ref.Kind {
-		case "Namespace":
-			coming[o.Ref.Name] = true
-		case "CustomResourceDefinition":
-			group, _, _ := unstructured.NestedString(o.Body.Object, "spec", "group")
-			kind, _, _ := unstructured.NestedString(o.Body.Object, "spec", "names", "kind")
-			kinds[schema.GroupKind{Group: group, Kind: kind}] = true
-		}
-	}
-	return func(ref object.Ref, gvk schema.GroupVersionKind) bool {
-		if coming[ref.Namespace] {
-			return true
-		}
-		if !kinds[gvk.GroupKind()] {
-			return false
-		}
-		_, err := p.r.Cluster.Mapping(ctx, gvk)
-		return err != nil
-	}, nil
 }
 
 // offline checks what the API server cannot judge yet by its schema: the built-in one, or that of its definition in the set.
@@ -163,7 +122,7 @@ func (p *planner) object(ctx context.Context, o object.Object) error {
 		return nil
 	}
 	if !here {
-		a.Do, a.Late = Create, p.late(o.Ref, gvk)
+		a.Do, a.Late = Create, p.arrivals.judgedLate(o)
 		if a.Late {
 			p.add(a)
 			return nil
@@ -187,6 +146,9 @@ func (p *planner) create(ctx context.Context, o object.Object, a Action) error {
 	var exists *kube.ExistsError
 	if errors.As(err, &exists) {
 		return p.adopt(ctx, o, a)
+	}
+	if err != nil && unserved(err) && p.arrivals.defined[o.Ref.GroupKind()] { // its definition is on its way to or from the cluster
+		a.Late, err = true, nil
 	}
 	if err != nil {
 		return p.faultOrWorld(o, err)

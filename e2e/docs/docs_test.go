@@ -104,7 +104,7 @@ func (r reader) do(t *testing.T, command, stdin string) error {
 }
 
 // long is what `make test` runs beside this test, or what takes too long; that the targets exist must do here.
-var long = regexp.MustCompile(`(?m)^make (demo|test|bench)\b`)
+var long = regexp.MustCompile(`(?m)^make (demo|test|bench|sweep)\b`)
 
 // follow does what every block of a page says.
 func (r reader) follow(t *testing.T, p page) {

@@ -379,6 +379,11 @@ var errStuck = errors.New("nothing was decided in time")
 
 // ends waits for the outcome of a commit. A daemon that ended is started again, as its supervisor would.
 func (l *lane) ends(commit string) (string, error) {
+	return l.endsUnless(commit, func() string { return "" })
+}
+
+// endsUnless waits for the outcome of a commit, or of the one that takes its place.
+func (l *lane) endsUnless(commit string, superseding func() string) (string, error) {
 	limit := time.After(deadline + l.options.outage)
 	var halted time.Time
 	for {
@@ -386,7 +391,7 @@ func (l *lane) ends(commit string) (string, error) {
 			return "", err
 		}
 		outcome, err := l.outcome(commit)
-		if newer := l.superseding(); newer != "" && outcome == "" && err == nil { // the first may never be looked at
+		if newer := superseding(); newer != "" && outcome == "" && err == nil { // the first may never be looked at
 			outcome, err = l.outcome(newer)
 		}
 		switch {

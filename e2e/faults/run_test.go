@@ -45,7 +45,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	}
 	commit := l.push("next", l.next(bad))
 	first := commit
-	outcome, err := l.ends(commit)
+	outcome, err := l.endsUnless(commit, l.superseding)
 	if newer := l.superseding(); newer != "" && err == nil {
 		outcome, err = l.ends(newer)
 	}

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"errors"
+
 	"time"
 
 	"github.com/nexus-platform/reconciler/journal"
@@ -89,7 +91,8 @@ func (x *explorer) answer(s *state, p *process, err error) {
 		x.went(s, p, r)
 		return
 	}
-	if r.kind == swap && r.head.state == committed && err == lostHead {
+	var unknown *journal.UnknownOutcomeError
+	if r.kind == swap && r.head.state == committed && errors.As(err, &unknown) {
 		if x.without.assumeCommitted {
 			revision := p.head.revision
 			p.head = r.head

@@ -20,11 +20,11 @@ func run(t *testing.T, without rules, broken bool, b budget, limit int) (*explor
 // TestNoHistoryEndsMixedOrStuck explores everything that can happen within the budgets.
 func TestNoHistoryEndsMixedOrStuck(t *testing.T) {
 	budgets := []budget{
-		{crashes: 1, losses: 1, lates: 1, moves: 1, withdrawals: 1}, {losses: 1, lates: 1, moves: 2}, {lates: 1, moves: 2, edits: 1},
+		{crashes: 1, losses: 1, lates: 1, moves: 1}, {losses: 1, lates: 1, moves: 2}, {crashes: 1, lates: 1, moves: 1, edits: 1, withdrawals: 1},
 		{crashes: 2, losses: 1, moves: 1, edits: 1},
 	}
 	if *deep {
-		budgets = append(budgets, budget{losses: 1, lates: 1, moves: 2, edits: 1, withdrawals: 1}, budget{crashes: 2, losses: 2, lates: 1, moves: 1})
+		budgets = append(budgets, budget{crashes: 1, losses: 1, lates: 1, moves: 1, withdrawals: 1}, budget{losses: 1, lates: 1, moves: 2, edits: 1, withdrawals: 1}, budget{crashes: 2, losses: 2, lates: 1, moves: 1})
 	}
 	for _, broken := range []bool{false, true} {
 		for _, b := range budgets {
