@@ -47,6 +47,8 @@ func TestClassify(t *testing.T) {
 			`*fault.ForbiddenError is forbidden: pods "a" is forbidden: violates PodSecurity "restricted:latest": privileged`},
 		{"the namespace is going", configMap, true, answer(403, "Forbidden", "it is being terminated", metav1.StatusCause{Type: "NamespaceTerminating"}),
 			`*fault.ForbiddenError is forbidden: it is being terminated`},
+		{"the definition is going", configMap, true, answer(403, "Forbidden", `widgets.example.com "w" is forbidden: create not allowed while custom resource definition is terminating`),
+			`*fault.ForbiddenError is forbidden: widgets.example.com "w" is forbidden: create not allowed while custom resource definition is terminating`},
 		{"fields of a Secret belong to others", secret, true, answer(409, "Conflict", "Apply failed with 1 conflict: CANARY", metav1.StatusCause{Type: metav1.CauseTypeFieldManagerConflict, Message: `conflict with "kubectl" using v1`, Field: ".data.k"}),
 			`*fault.ConflictError fields belong to others: data.k (owned by kubectl)`},
 		{"a Secret's value is refused", secret, true, answer(422, "Invalid", `Secret "a" is invalid: data[k]: Invalid value: "CANARY"`, metav1.StatusCause{Type: "FieldValueInvalid", Message: `Invalid value: "CANARY": bad`, Field: "data[k]"}),
