@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -178,6 +179,8 @@ func (p *projection) emit(e reconcile.Event) {
 	case reconcile.EventDrift:
 		kind, reason = corev1.EventTypeWarning, "Drift"
 		note = fmt.Sprintf("%s was %s by %s (%s): %s", e.Drift.Object, e.Drift.Verb, e.Drift.Manager, e.Drift.Action, strings.Join(e.Drift.Fields, ", "))
+	case reconcile.EventRebuilt:
+		kind, reason = corev1.EventTypeWarning, "JournalRebuilt"
 	default:
 		p.trace(e)
 		return
@@ -192,7 +195,7 @@ func (p *projection) emit(e reconcile.Event) {
 
 // related is what an event is about beside the environment. Events of one reason about the same are counted as
 // one, with the text of the first; so another object, or another release, must be another event.
-func (p *projection) related(e reconcile.Event) *corev1.ObjectReference {
+func (p *projection) related(e reconcile.Event) runtime.Object {
 	if e.Drift != nil {
 		kind, name, _ := strings.Cut(e.Drift.Object, "/")
 		namespace, name, namespaced := strings.Cut(name, "/")
@@ -200,6 +203,9 @@ func (p *projection) related(e reconcile.Event) *corev1.ObjectReference {
 			namespace, name = "", namespace
 		}
 		return &corev1.ObjectReference{Kind: kind, Namespace: namespace, Name: name}
+	}
+	if e.Release == nil {
+		return nil
 	}
 	return &corev1.ObjectReference{
 		APIVersion: v1alpha1.GroupVersion.String(), Kind: "Release", Namespace: p.environment.Namespace, Name: releaseName(p.environment.Name, e.Release),

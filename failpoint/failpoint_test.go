@@ -62,3 +62,30 @@ func sources(t *testing.T) string {
 	}
 	return sources.String()
 }
+
+// A step without a boundary would be one at which nothing is ever killed. What the protocol's steps are is read from the fault
+// proxy, which tells what each write belongs to.
+func TestEveryStepOfTheProtocolHasABoundary(t *testing.T) {
+	steps, err := os.ReadFile("../e2e/faults/proxy/step.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`Step = "([SR][0-9]+)"`).FindAllStringSubmatch(string(steps), -1)
+	if len(found) < 10 {
+		t.Fatalf("only %d steps are known", len(found))
+	}
+	used := map[failpoint.Name]bool{}
+	for _, s := range found {
+		if len(failpoint.Steps[s[1]]) == 0 {
+			t.Errorf("step %s has no boundary", s[1])
+		}
+		for _, name := range failpoint.Steps[s[1]] {
+			used[name] = true
+		}
+	}
+	for _, name := range failpoint.All {
+		if !used[name] {
+			t.Errorf("%s lies at no step", name)
+		}
+	}
+}

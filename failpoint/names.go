@@ -16,6 +16,7 @@ type Name string
 
 // The step boundaries, in the order of a release.
 const (
+	PlanBegin    Name = "plan-begin"    // S2: a commit is admitted and rendered, nothing is asked of the cluster yet
 	StoreBefore  Name = "store-before"  // S1: before a bundle's Secret is written
 	SwapBefore   Name = "swap-before"   // before any write of the head
 	SwapAfter    Name = "swap-after"    // after any write of the head, before its answer is used
@@ -31,10 +32,18 @@ const (
 	UndoBefore   Name = "undo-before"   // R2: before an object is restored
 	UndoRemove   Name = "undo-remove"   // R2: before a newcomer is removed
 	UndoneBefore Name = "undone-before" // R3
+	SpareBefore  Name = "spare-before"  // S13, R3: before the spare of the head is written
 )
 
 // All are all names.
 var All = []Name{
-	StoreBefore, SwapBefore, SwapAfter, PhaseBegin, Barrier, ApplyBefore, ApplyAfter, CommitBefore, CommitAfter,
-	PruneBefore, DoneBefore, AbortBefore, UndoBefore, UndoRemove, UndoneBefore,
+	PlanBegin, StoreBefore, SwapBefore, SwapAfter, PhaseBegin, Barrier, ApplyBefore, ApplyAfter, CommitBefore, CommitAfter,
+	PruneBefore, DoneBefore, AbortBefore, UndoBefore, UndoRemove, UndoneBefore, SpareBefore,
+}
+
+// Steps are the steps of the release protocol (ARCHITECTURE.md) that write or decide, each with the boundaries that lie around it.
+var Steps = map[string][]Name{
+	"S1": {StoreBefore}, "S2": {PlanBegin}, "S3": {SwapBefore, SwapAfter}, "S5": {PhaseBegin, Barrier, ApplyBefore, ApplyAfter},
+	"S7": {SwapBefore, SwapAfter}, "S11": {CommitBefore, CommitAfter}, "S12": {PruneBefore}, "S13": {DoneBefore, SpareBefore},
+	"R1": {AbortBefore}, "R2": {UndoBefore, UndoRemove}, "R3": {UndoneBefore, SpareBefore},
 }

@@ -24,11 +24,12 @@ const (
 	DestroyLate      Rule = "destroy-late"       // 8: what left Git is deleted after the decision
 	Quarantine       Rule = "quarantine"         // 9: what failed here is not tried again by itself
 	TellAfterDurable Rule = "tell-after-durable" // 10: an outcome is told after the head says so
+	NoOlderHead      Rule = "no-older-head"      // a lost head is rebuilt only if no release was opened since its spare
 	HealthOfApplied  Rule = "health-of-applied"  // I8: health is judged at the generation that was applied
 )
 
 // Rules are all rules.
 var Rules = []Rule{
 	JournalFirst, OneDecision, Reread, CompareAndSwap, UIDPrecondition, CreateOnly, Stamp, MoveOn, Sweep, DestroyLate, Quarantine,
-	TellAfterDurable, HealthOfApplied,
+	TellAfterDurable, NoOlderHead, HealthOfApplied,
 }

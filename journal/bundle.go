@@ -18,8 +18,9 @@ import (
 // Bundle is immutable content of the journal: a set, an inventory, pre-images or one document. It
 // is named by the digest of what it holds.
 type Bundle struct {
-	kind  string
-	items [][]byte
+	kind    string
+	items   [][]byte
+	release int64 // that it is the plan of; 0: of none
 }
 
 // The kinds of bundles.
@@ -150,6 +151,13 @@ func (b Bundle) Images() ([]*unstructured.Unstructured, error) {
 // BlobBundle keeps one document; kind says what it is.
 func BlobBundle(kind string, content []byte) Bundle {
 	return Bundle{kind: "blob/" + kind, items: [][]byte{content}}
+}
+
+// PlanBundle keeps the plan of a release, and tells of whose number it is: as long as it is there, no older head comes back.
+func PlanBundle(plan []byte, release int64) Bundle {
+	b := BlobBundle("plan", plan)
+	b.release = release
+	return b
 }
 
 // Blob gives the document back.

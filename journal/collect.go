@@ -41,7 +41,7 @@ func (j *Journal) Collect(ctx context.Context, keep ...string) (int, error) {
 			names[p] = true
 		}
 	}
-	list, err := j.Metadata.List(ctx, metav1.ListOptions{LabelSelector: journalLabel + "=" + string(j.Environment) + "," + partLabel + "=bundle"})
+	list, err := j.Metadata.List(ctx, metav1.ListOptions{LabelSelector: j.Selector() + "," + partLabel + "=bundle"})
 	if err != nil {
 		return 0, fmt.Errorf("collect garbage: %w", classify(err))
 	}

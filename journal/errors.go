@@ -39,18 +39,21 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("the head in Secret %s has version %d, and this program knows versions up to %d: run the newer program again", e.Secret, e.Version, Version)
 }
 
-// LostHeadError says that bundles exist but the head that names them does not.
-type LostHeadError struct{ Secret string }
+// LostHeadError says that bundles exist but the head that names them does not, and cannot be rebuilt.
+type LostHeadError struct {
+	Secret  string
+	Release int64 // the newest that was planned; 0: none is known
+}
 
 func (e *LostHeadError) Error() string {
-	return fmt.Sprintf("Secret %s is missing although bundles of its environment exist: restore it from a backup of the cluster, or delete the Secrets with the label %s of this environment to begin anew (what is deployed must then be adopted)", e.Secret, journalLabel)
+	return fmt.Sprintf("Secret %s is missing, and release %d may have been open", e.Secret, e.Release)
 }
 
 // MissingChunkError says that part of a bundle is gone.
 type MissingChunkError struct{ Secret string }
 
 func (e *MissingChunkError) Error() string {
-	return "Secret " + e.Secret + ", a part of the journal, is missing: restore it from a backup of the cluster"
+	return "Secret " + e.Secret + ", a part of the journal, is missing"
 }
 
 // CorruptError says that part of the journal does not hold what its name says.

@@ -46,6 +46,7 @@ type Head struct {
 	Request string   `json:"request,omitempty"`
 
 	revision string // resourceVersion of its Secret; empty: not stored
+	rebuilt  bool
 }
 
 // Mark is a release that was decided.
@@ -138,6 +139,9 @@ const (
 // Exists reports that the head is stored.
 func (h Head) Exists() bool { return h.revision != "" }
 
+// Rebuilt reports that the head was missing when it was read, and was made anew from its spare.
+func (h Head) Rebuilt() bool { return h.rebuilt }
+
 // Quarantined reports that a commit failed here.
 func (h Head) Quarantined(commit string) bool {
 	return commit != "" && slices.ContainsFunc(h.Bad, func(b Bad) bool { return b.Commit == commit })
@@ -145,14 +149,25 @@ func (h Head) Quarantined(commit string) bool {
 
 // next is the head after one more write.
 func (h Head) next(s State) Head {
-	h.Version, h.State = Version, s
+	h.Version, h.State, h.rebuilt = Version, s, false
 	h.Epoch++
 	return h
 }
 
-// First is the head of an environment that has none yet. It is stored before the first
-// bundle, so that bundles without a head mean that the head was lost.
-func (h Head) First() Head { return h.next(Idle) }
+// First is the head of an environment that has none yet; number is that of the newest release that an earlier journal, which is
+// gone, is known to have had. It is stored before the first bundle, so that bundles without a head mean that the head was lost.
+func (h Head) First(number int64) Head {
+	h = h.next(Idle)
+	h.Number = number
+	return h
+}
+
+// Found is the head of an environment that begins anew over what an earlier journal, which is gone, left in the cluster.
+func (h Head) Found(inventory string) Head {
+	h = h.next(Idle)
+	h.Inventory = inventory
+	return h
+}
 
 // Prepare opens a release; union is the inventory of the old world and the new one (S3). With
 // pin, the environment is held on its commit from now on.

@@ -21,7 +21,8 @@ import (
 
 const (
 	journalLabel = object.Domain + "journal" // value: the environment's UID
-	partLabel    = object.Domain + "part"    // head or bundle
+	partLabel    = object.Domain + "part"    // head, spare or bundle
+	releaseLabel = object.Domain + "release" // on a plan: the number of its release
 	headKey      = "head"
 	maxHead      = 32 << 10 // bytes
 )
@@ -38,6 +39,7 @@ type Journal struct {
 	chunks map[string][]string // by bundle: the Secrets that it is made of
 	fresh  int                 // Secrets written since the last Collect
 	swept  bool                // this process has collected
+	spare  copied
 }
 
 func (j *Journal) headName() string { return "nexus-head-" + string(j.Environment) }
@@ -52,18 +54,6 @@ func (j *Journal) Head(ctx context.Context) (Head, error) {
 		return Head{}, fmt.Errorf("read the head: %w", classify(err))
 	}
 	return j.decode(s)
-}
-
-// unborn is the head of an environment without one, unless bundles tell that it had one.
-func (j *Journal) unborn(ctx context.Context) (Head, error) {
-	list, err := j.Metadata.List(ctx, metav1.ListOptions{LabelSelector: journalLabel + "=" + string(j.Environment), Limit: 1})
-	if err != nil {
-		return Head{}, fmt.Errorf("look for bundles: %w", classify(err))
-	}
-	if len(list.Items) > 0 {
-		return Head{}, &LostHeadError{Secret: j.headName()}
-	}
-	return Head{Version: Version, Environment: j.Environment, State: Idle}, nil
 }
 
 func (j *Journal) decode(s *corev1.Secret) (Head, error) {
@@ -96,6 +86,16 @@ func (j *Journal) Swap(ctx context.Context, from, to Head) (Head, error) {
 	if err := Legal(from, to); err != nil {
 		return Head{}, err
 	}
+	if from.State != Idle && to.State == Idle {
+		if err := j.copy(ctx, to); err != nil {
+			return Head{}, err
+		}
+	}
+	return j.write(ctx, from, to)
+}
+
+// write is Swap without what the protocol asks of it.
+func (j *Journal) write(ctx context.Context, from, to Head) (Head, error) {
 	b, err := json.Marshal(to)
 	if err != nil {
 		return Head{}, err
@@ -133,14 +133,17 @@ func (j *Journal) Swap(ctx context.Context, from, to Head) (Head, error) {
 	return to, nil
 }
 
+// Selector finds every Secret of the journal by its labels.
+func (j *Journal) Selector() string { return journalLabel + "=" + string(j.Environment) }
+
 func (j *Journal) labels(part string) map[string]string {
 	return map[string]string{journalLabel: string(j.Environment), partLabel: part}
 }
 
 // Delete removes the whole memory of an environment that is gone, the head last.
 func (j *Journal) Delete(ctx context.Context) error {
-	selector := journalLabel + "=" + string(j.Environment)
-	for _, part := range []string{partLabel + "=bundle", partLabel + "=head"} {
+	selector := j.Selector()
+	for _, part := range []string{partLabel + "=bundle", partLabel + "=spare", partLabel + "=head"} {
 		err := j.Secrets.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: selector + "," + part})
 		if err != nil {
 			return fmt.Errorf("delete the journal: %w", classify(err))
@@ -148,6 +151,6 @@ func (j *Journal) Delete(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.known, j.chunks = nil, nil
+	j.known, j.chunks, j.spare = nil, nil, copied{}
 	return nil
 }

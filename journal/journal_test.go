@@ -73,7 +73,7 @@ func TestOfManyWritersOfOneHeadExactlyOneWins(t *testing.T) {
 	if err != nil || unborn.Exists() || unborn.State != Idle || unborn.Environment != journals[0].Environment {
 		t.Fatalf("before the first write: %+v, %v", unborn, err)
 	}
-	first := race(t, unborn, func(int) Head { return unborn.First() })
+	first := race(t, unborn, func(int) Head { return unborn.First(0) })
 	if !first.Exists() {
 		t.Error("a head that was written exists")
 	}
@@ -198,35 +198,6 @@ func TestAHeadThatCannotBeUnderstoodIsRefusedByName(t *testing.T) {
 	})
 }
 
-func TestALostHeadIsNoticedAndNotMadeAnew(t *testing.T) {
-	namespace := clustertest.Namespace(t)
-	j, h := begun(t, namespace)
-	store(t, j, BlobBundle("plan", []byte("{}")))
-	if err := j.Secrets.Delete(t.Context(), j.headName(), metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := j.Swap(t.Context(), h, h.Lift("", "")); !errors.Is(err, ErrConflict) {
-		t.Errorf("a write to a head that is gone: %v", err)
-	}
-	_, err := j.Head(t.Context())
-	var lost *LostHeadError
-	if !errors.As(err, &lost) || lost.Secret != j.headName() || !strings.Contains(err.Error(), journalLabel) {
-		t.Fatalf("%v", err)
-	}
-	other, _ := open(t, namespace)
-	other.Environment = "another"
-	if h, err := other.Head(t.Context()); err != nil || h.Exists() {
-		t.Errorf("an environment that lost nothing: %+v, %v", h, err)
-	}
-	// As the error says: without its bundles the environment begins anew.
-	if err := j.Delete(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if h, err := j.Head(t.Context()); err != nil || h.Exists() || h.State != Idle {
-		t.Errorf("after its bundles were deleted: %+v, %v", h, err)
-	}
-}
-
 func TestWhatMayNotBeWrittenIsNotSent(t *testing.T) {
 	namespace := clustertest.Namespace(t)
 	_, h := begun(t, namespace)
@@ -262,7 +233,7 @@ func TestAWriteWithoutAnAnswerIsNoFailure(t *testing.T) {
 	writes := func(r *http.Request) bool { return r.Method != http.MethodGet }
 	var unknown *UnknownOutcomeError
 	wire.losing(writes)
-	if _, err := j.Swap(t.Context(), unborn, unborn.First()); !errors.As(err, &unknown) {
+	if _, err := j.Swap(t.Context(), unborn, unborn.First(0)); !errors.As(err, &unknown) {
 		t.Fatalf("the first write: %v", err)
 	}
 	h, err := j.Head(t.Context())
@@ -347,7 +318,7 @@ func calls(j *Journal, b Bundle) map[string]func(context.Context) error {
 		"head":   func(ctx context.Context) error { _, err := j.Head(ctx); return err },
 		"unborn": func(ctx context.Context) error { _, err := j.unborn(ctx); return err },
 		"swap": func(ctx context.Context) error {
-			_, err := j.Swap(ctx, Head{State: Idle}, Head{State: Idle}.First())
+			_, err := j.Swap(ctx, Head{State: Idle}, Head{State: Idle}.First(0))
 			return err
 		},
 		"store":   func(ctx context.Context) error { _, err := j.Store(ctx, b); return err },
@@ -366,7 +337,7 @@ func TestDeleteForgetsOneEnvironmentAndNoOther(t *testing.T) {
 	other, _ := open(t, namespace)
 	other.Environment = "another"
 	kept := store(t, other, BlobBundle("plan", []byte("{}")))
-	if _, err := other.Swap(t.Context(), Head{Environment: "another", State: Idle}, Head{Environment: "another", State: Idle}.First()); err != nil {
+	if _, err := other.Swap(t.Context(), Head{Environment: "another", State: Idle}, Head{Environment: "another", State: Idle}.First(0)); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Delete(t.Context()); err != nil {

@@ -54,7 +54,7 @@ func Legal(from, to Head) error {
 		return errors.New("a release may not replace an open one")
 	case opened && to.Number <= from.Number:
 		return fmt.Errorf("release number %d was used already", to.Number)
-	case !opened && to.Number != from.Number:
+	case !opened && to.Number != from.Number && from.Epoch > 0:
 		return fmt.Errorf("the newest release has number %d, not %d", from.Number, to.Number)
 	case to.Good.number() != from.Good.number() && (from.State != Committed || to.State != Idle || to.Good.number() != from.Number):
 		return errors.New("only a release that was decided may become the last good one")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -101,7 +102,7 @@ func (j *Journal) Store(ctx context.Context, b Bundle) (string, error) {
 		parts = append(parts, j.secretName(c.digest))
 		if packed[i] != nil {
 			g.Go(func() error {
-				_, err := j.put(gctx, j.secretName(c.digest), packed[i])
+				_, err := j.put(gctx, j.secretName(c.digest), packed[i], 0)
 				return err
 			})
 		}
@@ -116,7 +117,7 @@ func (j *Journal) Store(ctx context.Context, b Bundle) (string, error) {
 	if content, err = compress(content); err != nil {
 		return "", err
 	}
-	made, err := j.put(ctx, parts[0], content)
+	made, err := j.put(ctx, parts[0], content, b.release)
 	if err != nil {
 		return "", err
 	}
@@ -128,12 +129,15 @@ func (j *Journal) Store(ctx context.Context, b Bundle) (string, error) {
 
 // put writes one Secret, unless it is there, and tells whether it did. Its name is the digest of
 // its content, so one that is there is the same, or Load finds it damaged.
-func (j *Journal) put(ctx context.Context, name string, data []byte) (made bool, err error) {
+func (j *Journal) put(ctx context.Context, name string, data []byte, release int64) (made bool, err error) {
 	immutable := true
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: j.labels("bundle")},
 		Type:       "nexus.dev/bundle", Immutable: &immutable,
 		Data: map[string][]byte{dataKey: data},
+	}
+	if release > 0 {
+		s.Labels[releaseLabel] = strconv.FormatInt(release, 10)
 	}
 	failpoint.Here(failpoint.StoreBefore)
 	if failpoint.Without(failpoint.JournalFirst) {

@@ -68,12 +68,11 @@ func (r *Reconciler) unchanged(ctx context.Context, h journal.Head, c *candidate
 
 // begin plans the release, makes its bundles durable and opens it. What the plan finds wrong refuses it.
 func (r *Reconciler) begin(ctx context.Context, h journal.Head, c *candidate) (Result, error) {
-	if !h.Exists() {
-		var err error
-		if h, err = r.swap(ctx, h, h.First()); err != nil {
-			return Result{}, fmt.Errorf("store the first head: %w", err)
-		}
+	h, err := r.found(ctx, h, c)
+	if err != nil {
+		return Result{}, fmt.Errorf("store the first head: %w", err)
 	}
+	c.info.Number = h.Number + 1
 	plan, images, err := r.plan(ctx, h, c)
 	if err != nil {
 		return r.refuse(h, c.info, err)

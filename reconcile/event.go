@@ -35,6 +35,7 @@ const (
 	EventDecided  EventKind = "decided"  // this commit is last good
 	EventEnded    EventKind = "ended"    // Release.Outcome says how
 	EventDrift    EventKind = "drift"
+	EventRebuilt  EventKind = "rebuilt" // the head of the journal was missing, and is there again
 )
 
 // ReleaseInfo is a release as people see it.

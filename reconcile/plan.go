@@ -40,6 +40,7 @@ type Action struct {
 // Plan is all that a release would do, as data.
 type Plan struct {
 	Environment string   `json:"environment"`
+	Number      int64    `json:"number"` // of the release that it would be
 	Commit      string   `json:"commit"`
 	Base        string   `json:"base,omitempty"` // the last good commit
 	Set         string   `json:"set"`            // digest of the rendered set

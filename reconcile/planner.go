@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
@@ -43,6 +44,10 @@ func (r *Reconciler) plan(ctx context.Context, h journal.Head, c *candidate) (*P
 	if err := r.watch(ctx, c.set, base); err != nil {
 		return nil, nil, err
 	}
+	failpoint.Here(failpoint.PlanBegin)
+	if unfounded(h) {
+		base.inventory = r.left().ByRef()
+	}
 	changed := r.changes(base)
 	r.markDirty(changed) // health and strays are looked at when the environment rests
 	if err := r.look(base, changed); err != nil {
@@ -65,7 +70,7 @@ func (r *Reconciler) plan(ctx context.Context, h journal.Head, c *candidate) (*P
 	}
 	p.order()
 	plan := &Plan{
-		Environment: r.Environment.Name, Commit: c.info.Commit, Set: c.set.Digest,
+		Environment: r.Environment.Name, Number: h.Number + 1, Commit: c.info.Commit, Set: c.set.Digest,
 		Actions: p.actions, Warnings: c.warnings, Baseline: r.baseline(base),
 	}
 	if h.Good != nil {

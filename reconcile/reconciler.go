@@ -45,6 +45,7 @@ type Reconciler struct {
 	woken chan struct{}       // for who waits for a change; nil: nobody does
 
 	epoch   int64         // of the newest head that this process wrote
+	newest  int64         // release that this process knows of
 	head    *journal.Head // as last read or written; nil: read it again
 	good    *world        // what the head's Good describes; nil: load it
 	work    *work         // of the open release; nil: load it
@@ -155,7 +156,7 @@ func (r *Reconciler) swap(ctx context.Context, from, to journal.Head) (journal.H
 		r.forgetHead()
 		return journal.Head{}, err
 	}
-	r.head, r.epoch = &written, written.Epoch
+	r.head, r.epoch, r.newest = &written, written.Epoch, max(r.newest, written.Number)
 	return written, nil
 }
 
@@ -173,8 +174,18 @@ func (r *Reconciler) read(ctx context.Context) (journal.Head, error) {
 	}
 	h, err := r.Journal.Head(ctx)
 	if err != nil {
+		if Judge(err) == Person {
+			r.forget()
+		}
 		return journal.Head{}, err
 	}
-	r.head = &h
+	if !h.Exists() && r.epoch > 0 {
+		r.forget()
+	}
+	if h.Rebuilt() {
+		r.forget()
+		r.tell(Event{Kind: EventRebuilt, Message: "the head of the journal was missing: it was rebuilt from its spare, and nothing is lost"})
+	}
+	r.head, r.newest = &h, max(r.newest, h.Number)
 	return h, nil
 }

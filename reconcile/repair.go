@@ -143,6 +143,7 @@ func (r *Reconciler) repair(ctx context.Context, h journal.Head, suspended bool)
 			r.markDirty(changed)
 		}
 	}
+	err = errors.Join(err, r.Journal.Rest(ctx, h))
 	for _, ref := range slices.SortedFunc(maps.Keys(r.drifted), object.Ref.Compare) {
 		res.Drifted = append(res.Drifted, r.drifted[ref])
 	}

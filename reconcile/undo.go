@@ -107,11 +107,25 @@ func (r *Reconciler) halt(h journal.Head, err error) error {
 	case Again, Reread, Stop:
 		return err
 	}
-	return &HaltedError{
-		What: fmt.Sprintf("release %d of %s stands still while it is %s: %v", h.Number, r.Environment.Name, h.State, err),
-		Do:   "nothing half-written is lost: mend what the message names (rights, a webhook, a missing bundle), and it goes on by itself within a minute",
-		Err:  err,
+	what := fmt.Sprintf("the releases of %s stand still: %v", r.Environment.Name, err)
+	if h.State != journal.Idle && h.State != "" {
+		what = fmt.Sprintf("release %d of %s stands still while it is %s: %v", h.Number, r.Environment.Name, h.State, err)
 	}
+	return &HaltedError{What: what, Do: r.remedy(err), Err: err}
+}
+
+// remedy says what is safe, and by which command a person goes on.
+func (r *Reconciler) remedy(err error) string {
+	var newer *journal.NewerError
+	switch {
+	case errors.As(err, &newer):
+		return fmt.Sprintf("nothing is written meanwhile: run the newer program again, by `kubectl --namespace %s rollout undo deployment/nexus-reconciler` if it was replaced just now", r.System)
+	case Judge(err) == Person:
+		return fmt.Sprintf("nothing is written meanwhile, and what is deployed stays as it is: restore the Secret from a backup of the cluster, or begin anew by `kubectl --namespace %s delete secrets --selector %s`: "+
+			"the tip of the branch is then released over what is there, and what it does not declare is pruned within the guards of its policy", r.System, r.Journal.Selector())
+	}
+	return fmt.Sprintf("nothing is half-written: mend what the message names (rights, a webhook, a namespace that does not go), and it goes on by itself within a minute; "+
+		"`reconciler explain %s --namespace %s` shows how far it is", r.Environment.Name, r.Environment.Namespace)
 }
 
 // undoing is the way back, over as many passes as it takes.
@@ -319,7 +333,7 @@ func (r *Reconciler) undone(ctx context.Context, h journal.Head, w *work, invent
 	info.Changes = w.plan.Counts()
 	info.Message = because(fmt.Sprintf("%s in phase %s", f.Reason, f.Phase), f.Object, f.Message)
 	if outcome == v1alpha1.Halted {
-		info.Message += fmt.Sprintf("; this was the first release, so its objects were kept: push a commit that mends it, or set onFirstFailure: undo and run `reconciler retry %s`", r.Environment.Name)
+		info.Message += fmt.Sprintf("; this was the first release, so its objects were kept: push a commit that mends it, or set onFirstFailure: undo and run `reconciler retry %s --namespace %s`", r.Environment.Name, r.Environment.Namespace)
 	}
 	failpoint.Here(failpoint.UndoneBefore)
 	h, err := r.swap(ctx, h, h.Undone(journal.Outcome{Outcome: string(outcome), Reason: f.Reason, Phase: f.Phase, Object: f.Object, Message: info.Message, FinishedAt: r.Now(), Kept: kept}, inventory, outcome != v1alpha1.Superseded && !failpoint.Without(failpoint.Quarantine)))

@@ -145,7 +145,7 @@ func (r *Reconciler) store(ctx context.Context, h journal.Head, w *work) (journa
 	}
 	var union string
 	put(&rel.Set, "set")(journal.SetBundle(c.set))
-	put(&rel.Plan, "plan")(journal.BlobBundle("plan", lean), nil)
+	put(&rel.Plan, "plan")(journal.PlanBundle(lean, rel.Number), nil)
 	put(&union, "inventory")(journal.InventoryBundle(w.union()))
 	if len(c.policyBytes) > 0 {
 		put(&rel.Policy, "policy")(journal.BlobBundle("policy", c.policyBytes), nil)

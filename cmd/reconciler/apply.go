@@ -173,6 +173,8 @@ func (n *narrator) tell(e reconcile.Event) {
 		fmt.Fprintf(n.w, "  %s decided\n", n.paint.green("✓"))
 	case reconcile.EventEnded:
 		n.last = e.Release
+	case reconcile.EventRebuilt:
+		fmt.Fprintf(n.w, "  %s %s\n", n.paint.yellow("!"), e.Message)
 	case reconcile.EventDrift:
 		fmt.Fprintf(n.w, "  drift: %s was %s by %s (%s)\n", e.Drift.Object, e.Drift.Verb, e.Drift.Manager, e.Drift.Action)
 	}
