@@ -40,6 +40,7 @@ type Journal struct {
 	fresh  int                 // Secrets written since the last Collect
 	swept  bool                // this process has collected
 	spare  copied
+	doubt  bool // the head was lost when it was read last
 }
 
 func (j *Journal) headName() string { return "nexus-head-" + string(j.Environment) }
@@ -53,6 +54,7 @@ func (j *Journal) Head(ctx context.Context) (Head, error) {
 	if err != nil {
 		return Head{}, fmt.Errorf("read the head: %w", classify(err))
 	}
+	j.trust()
 	return j.decode(s)
 }
 

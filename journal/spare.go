@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -95,17 +96,23 @@ func (j *Journal) unborn(ctx context.Context) (Head, error) {
 	if len(list.Items) == 0 { // whoever deleted them all wants to begin anew
 		j.forgetAllBut(nil)
 		j.knowSpare(&corev1.Secret{}, 0)
+		j.trust()
 		return Head{Version: Version, Environment: j.Environment, State: Idle}, nil
 	}
 	lost := &LostHeadError{Secret: j.headName()}
+	there := map[string]bool{}
 	for _, item := range list.Items {
+		there[item.Name] = true
 		if n, err := strconv.ParseInt(item.Labels[releaseLabel], 10, 64); err == nil {
 			lost.Release = max(lost.Release, n)
 		}
 	}
+	if j.doubts() || !there[j.spareName()] {
+		return j.lose(lost)
+	}
 	s, err := j.Secrets.Get(ctx, j.spareName(), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return Head{}, lost
+		return j.lose(lost)
 	}
 	if err != nil {
 		return Head{}, fmt.Errorf("read the spare of the head: %w", classify(err))
@@ -114,8 +121,9 @@ func (j *Journal) unborn(ctx context.Context) (Head, error) {
 	if err != nil {
 		return Head{}, err
 	}
-	if h.State != Idle || h.Number < lost.Release && !failpoint.Without(failpoint.NoOlderHead) {
-		return Head{}, lost
+	opened := h.Number < lost.Release && !failpoint.Without(failpoint.NoOlderHead)
+	if h.State != Idle || opened || !j.whole(h, there) {
+		return j.lose(lost)
 	}
 	h.revision = ""
 	if h, err = j.write(ctx, h, h.next(Idle)); err != nil {
@@ -123,4 +131,34 @@ func (j *Journal) unborn(ctx context.Context) (Head, error) {
 	}
 	h.rebuilt = true
 	return h, nil
+}
+
+// lose remembers that the head is lost: who is deleting the journal, one Secret after the other, may just have deleted what told
+// that a release was open.
+func (j *Journal) lose(lost *LostHeadError) (Head, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.doubt = true
+	return Head{}, lost
+}
+
+func (j *Journal) doubts() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.doubt
+}
+
+func (j *Journal) trust() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.doubt = false
+}
+
+// whole reports that what a head at rest names is there.
+func (j *Journal) whole(h Head, there map[string]bool) bool {
+	digests := []string{h.Inventory}
+	if h.Good != nil {
+		digests = append(digests, h.Good.Set, h.Good.Policy)
+	}
+	return !slices.ContainsFunc(digests, func(d string) bool { return d != "" && !there[j.secretName(d)] })
 }

@@ -22,6 +22,12 @@ func opened(t *testing.T, j *Journal, h Head) Head {
 	return swapped(t, j, h, h.Prepare(Release{Number: n, Commit: "c", Plan: plan, Set: plan}, "", nil))
 }
 
+// markOf is the open release as the last good one, with a set that is there.
+func markOf(t *testing.T, j *Journal, h Head, commit string) Mark {
+	t.Helper()
+	return Mark{Release: h.Number, Commit: commit, Set: store(t, j, BlobBundle("set", []byte("{}")))}
+}
+
 func swapped(t *testing.T, j *Journal, from, to Head) Head {
 	t.Helper()
 	h, err := j.Swap(t.Context(), from, to)
@@ -62,7 +68,7 @@ var ways = []struct {
 	{"after a release", func(t *testing.T, j *Journal, h Head) Head {
 		h = opened(t, j, h)
 		h = swapped(t, j, h, h.Commit())
-		return swapped(t, j, h, h.Done(Mark{Release: h.Number, Commit: "c", Set: "s"}, "", "", noon, noon))
+		return swapped(t, j, h, h.Done(markOf(t, j, h, "c"), "", "", noon, noon))
 	}, true},
 	{"after a release that was undone", func(t *testing.T, j *Journal, h Head) Head {
 		h = opened(t, j, h)
@@ -87,6 +93,13 @@ func TestALostHeadIsRebuiltOnlyIfNoReleaseWasOpenedSinceItsSpare(t *testing.T) {
 			case !tc.rebuilt:
 				if !errors.As(err, &lost) || lost.Secret != j.headName() || lost.Release != max(h.Number, 1) {
 					t.Errorf("%+v, %v", got, err)
+				}
+				// Whoever deletes the journal now, one Secret after the other, does not make this process believe an older head.
+				if err := fresh.Secrets.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: releaseLabel}); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := fresh.Head(t.Context()); !errors.As(err, &lost) {
+					t.Errorf("while the journal is being deleted: %+v, %v", got, err)
 				}
 				return
 			case err != nil:
@@ -138,6 +151,21 @@ func TestAHeadWithoutASpareStaysLostUntilItsBundlesGoToo(t *testing.T) {
 	}
 }
 
+func TestAHeadIsNotRebuiltWhereWhatItNamesIsGone(t *testing.T) {
+	j, h := begun(t, clustertest.Namespace(t))
+	h = opened(t, j, h)
+	h = swapped(t, j, h, h.Commit())
+	h = swapped(t, j, h, h.Done(markOf(t, j, h, "c"), "", "", noon, noon))
+	if err := j.Secrets.Delete(t.Context(), j.secretName(h.Good.Set), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	loseHead(t, j)
+	var lost *LostHeadError
+	if got, err := j.Head(t.Context()); !errors.As(err, &lost) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestTheSpareIsWrittenOnceForEachRest(t *testing.T) {
 	j, w := open(t, clustertest.Namespace(t))
 	h, err := j.Head(t.Context())
@@ -160,7 +188,7 @@ func TestTheSpareIsWrittenOnceForEachRest(t *testing.T) {
 	h = opened(t, j, h)
 	rest("with a release open", 0)
 	h = swapped(t, j, h, h.Commit())
-	h = swapped(t, j, h, h.Done(Mark{Release: 8, Commit: "c", Set: "s"}, "", "", noon, noon))
+	h = swapped(t, j, h, h.Done(markOf(t, j, h, "c"), "", "", noon, noon))
 	rest("what the end of the release wrote already", 0)
 	h = swapped(t, j, h, h.Lift("", "x"))
 	rest("after a write between two releases", 1)
@@ -181,8 +209,8 @@ func TestASpareOfSomebodyWhoWasAwayIsRefused(t *testing.T) {
 	if err := away.copy(t.Context(), Head{Environment: away.Environment, State: Idle, Epoch: 1}); err != nil { // they know its revision
 		t.Fatal(err)
 	}
-	h = swapped(t, j, h, h.Done(Mark{Release: h.Number, Commit: "c", Set: "s"}, "", "", noon, noon))
-	if _, err := away.Swap(t.Context(), theirs, theirs.Done(Mark{Release: h.Number, Commit: "stale", Set: "s"}, "", "", noon, noon)); !errors.Is(err, ErrConflict) {
+	h = swapped(t, j, h, h.Done(markOf(t, j, h, "c"), "", "", noon, noon))
+	if _, err := away.Swap(t.Context(), theirs, theirs.Done(markOf(t, j, h, "stale"), "", "", noon, noon)); !errors.Is(err, ErrConflict) {
 		t.Errorf("the write of somebody who was away: %v", err)
 	}
 	loseHead(t, j)

@@ -26,6 +26,9 @@ func (r *Reconciler) Pass(ctx context.Context, ask Ask) (Result, error) {
 	}
 	tip, tipErr := r.tip(ctx, h, ask)
 	res, err := r.act(ctx, h, ask, tip)
+	if err != nil && Judge(err) == Person {
+		err = r.halt(h, err)
+	}
 	res.Tip, res.TipErr = tip, tipErr
 	if before != "" && before != r.handled { // by a process that could not tell any more
 		r.handled, res.Request, res.Answer, res.Number = before, before, "taken up before a restart", h.Number

@@ -107,6 +107,10 @@ func (r *Reconciler) halt(h journal.Head, err error) error {
 	case Again, Reread, Stop:
 		return err
 	}
+	var halted *HaltedError
+	if errors.As(err, &halted) {
+		return err
+	}
 	what := fmt.Sprintf("the releases of %s stand still: %v", r.Environment.Name, err)
 	if h.State != journal.Idle && h.State != "" {
 		what = fmt.Sprintf("release %d of %s stands still while it is %s: %v", h.Number, r.Environment.Name, h.State, err)
