@@ -11,6 +11,7 @@ import (
 	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/health"
 	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/kube/fields"
 	"github.com/nexus-platform/reconciler/object"
 )
@@ -107,7 +108,7 @@ func (r *Reconciler) phase(ctx context.Context, w *work, phase object.Phase) err
 	}
 	switch phase {
 	case object.Verification:
-		return r.verify(w)
+		return r.verify(ctx, w)
 	case object.Validation:
 		return r.check(ctx, w)
 	}
@@ -125,7 +126,7 @@ func (r *Reconciler) phase(ctx context.Context, w *work, phase object.Phase) err
 	if err := r.waves(ctx, w, phase, actions); err != nil {
 		return err
 	}
-	return r.healthy(w, phase, actions)
+	return r.healthy(ctx, w, phase, actions)
 }
 
 // foundation applies the Namespaces and the definitions that others need, then holds the
@@ -145,7 +146,7 @@ func (r *Reconciler) foundation(ctx context.Context, w *work, actions []Action) 
 	if err := each(ctx, first, func(ctx context.Context, a Action) error { return r.apply(ctx, w, a) }); err != nil {
 		return nil, err
 	}
-	if err := r.healthy(w, object.Infrastructure, first); err != nil {
+	if err := r.healthy(ctx, w, object.Infrastructure, first); err != nil {
 		return nil, err
 	}
 	if err := r.barrier(ctx, w); err != nil {
@@ -180,7 +181,7 @@ func (r *Reconciler) waves(ctx context.Context, w *work, phase object.Phase, act
 		for _, ref := range wave.Await {
 			awaited = append(awaited, byRef[ref])
 		}
-		if err := r.healthy(w, phase, awaited); err != nil {
+		if err := r.healthy(ctx, w, phase, awaited); err != nil {
 			return err
 		}
 	}
@@ -188,7 +189,7 @@ func (r *Reconciler) waves(ctx context.Context, w *work, phase object.Phase, act
 }
 
 // healthy judges what was applied: nil, a *pending, or a *failure.
-func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) error {
+func (r *Reconciler) healthy(ctx context.Context, w *work, phase object.Phase, actions []Action) error {
 	var wait pending
 	for _, a := range actions {
 		if isInert(a.Ref, w.candidate.policy) {
@@ -199,6 +200,10 @@ func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) erro
 		case v.State == health.Healthy, v.State == health.Missing && w.ended(a.Ref):
 		case v.Fatal:
 			return &failure{reason: v.Reason, phase: phase, object: a.Ref.String(), message: describe(v)}
+		case v.State == health.Missing && w.applied(a.Ref):
+			if err := r.missing(ctx, w, phase, a.Ref, a.Version, &wait, v); err != nil {
+				return err
+			}
 		default:
 			wait.add(a.Ref, v)
 		}
@@ -208,6 +213,27 @@ func (r *Reconciler) healthy(w *work, phase object.Phase, actions []Action) erro
 	}
 	return nil
 }
+
+// missing waits for an object that was applied and that the watch does not show yet; one that somebody deleted ends the wait. At the
+// first look it is not asked for: the watch is some milliseconds behind.
+func (r *Reconciler) missing(ctx context.Context, w *work, phase object.Phase, ref object.Ref, version string, wait *pending, v health.Verdict) error {
+	if _, waits := w.waiting[phase]; waits {
+		_, err := r.Cluster.Read(ctx, ref, version)
+		var gone *kube.NotFoundError
+		switch {
+		case errors.As(err, &gone):
+			return &failure{reason: "Deleted", phase: phase, object: ref.String(), message: "was deleted by somebody while the release ran"}
+		case err != nil:
+			return err
+		}
+	}
+	v.Again = missingAgain
+	wait.add(ref, v)
+	return nil
+}
+
+// missingAgain is when to ask for an object that the watch does not show: if it is gone, no event tells so any more.
+const missingAgain = time.Second
 
 // describe writes a verdict for people, with the pod that shows what is wrong. What a container said at its end may hold anything.
 func describe(v health.Verdict) string { return because(v.Reason, fields.Redact(v.Message)) }

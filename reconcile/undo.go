@@ -64,6 +64,9 @@ func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
 	if u.removed {
 		return r.undoLater(h, &pending{what: []string{"admission: what this release brought is gone, which takes the API server a moment to know"}, after: time.Second})
 	}
+	if err := each(ctx, u.grounds(), u.restore); err != nil {
+		return r.undoLater(h, err)
+	}
 	for _, phase := range object.Phases {
 		if err := each(ctx, u.changed(phase), u.restore); err != nil {
 			return r.undoLater(h, err)
@@ -153,6 +156,23 @@ func (u *undoing) changed(phase object.Phase) []Action {
 		}
 		if _, was := u.w.base.inventory[a.Ref]; was || a.Do == Adopt {
 			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// grounds are the Namespaces of what is restored, where they are the environment's own: somebody may have deleted one.
+func (u *undoing) grounds() []Action {
+	var out []Action
+	seen := map[object.Ref]bool{}
+	for _, phase := range object.Phases {
+		for _, a := range u.changed(phase) {
+			ref := object.Ref{Kind: "Namespace", Name: a.Ref.Namespace}
+			rec, was := u.w.base.inventory[ref]
+			if was && !seen[ref] {
+				out = append(out, Action{Do: Change, Ref: ref, Version: rec.Version, Phase: object.Infrastructure})
+			}
+			seen[ref] = true
 		}
 	}
 	return out

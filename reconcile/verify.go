@@ -15,7 +15,7 @@ import (
 // verify is phase 7: the whole set is judged together and stays healthy for settle.
 // What was ill before and is not touched only warns (the baseline), so that a fix can pass; what was on its way then,
 // perhaps because a release was undone just before, gets some time to arrive.
-func (r *Reconciler) verify(w *work) error {
+func (r *Reconciler) verify(ctx context.Context, w *work) error {
 	actions := w.plan.byRef()
 	var wait pending
 	for _, o := range w.candidate.set.Objects {
@@ -36,6 +36,12 @@ func (r *Reconciler) verify(w *work) error {
 		}
 		if v.Fatal {
 			return &failure{reason: v.Reason, phase: object.Verification, object: o.Ref.String(), message: describe(v)}
+		}
+		if v.State == health.Missing {
+			if err := r.missing(ctx, w, object.Verification, o.Ref, o.Body.GroupVersionKind().Version, &wait, v); err != nil {
+				return err
+			}
+			continue
 		}
 		wait.add(o.Ref, v)
 	}
