@@ -12,7 +12,7 @@ BUILD     := -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSI
 export GOPROXY := $(firstword $(subst $(comma), ,$(subst |, ,$(shell $(GO) env GOPROXY))))
 comma     := ,
 # Small machines: two packages at a time, and every test in random order under the race detector.
-LANES     ?= 12
+LANES     ?= 6
 SHARD     ?= 1/1
 N         ?= 100,1000,5000
 TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
@@ -43,6 +43,7 @@ bench: packages cluster ## measure against a floor of bare applies, and print th
 sweep: packages cluster ## every fault at every write of a release, and more (up to two hours; goes on where it was interrupted)
 	$(GO) test ./reconcile/model -count=1 -v -timeout 30m -args -deep
 	$(GO) test ./e2e/faults -count=1 -v -timeout 3h -args -full -lanes $(LANES) -shard $(SHARD) -soak 10m -state $(CURDIR)/.run/sweep
+	$(GO) test ./e2e/faults -count=1 -v -args -report -state $(CURDIR)/.run/sweep
 
 .PHONY: check
 check: lint generated tidy ## everything that is no test: build, vet, lint, generated files, go.mod

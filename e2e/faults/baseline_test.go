@@ -277,7 +277,7 @@ func TestBaseline(t *testing.T) {
 	}
 	n := 4
 	if *full {
-		n = 120
+		n = 80
 	}
 	runs = sample(t, runs, n)
 	into := openResults(t, "baseline")

@@ -89,6 +89,9 @@ func (l *lane) inventoried() map[string]bool {
 	for name := range l.new {
 		allowed[strings.ReplaceAll(name, "GROUP", l.group)] = true
 	}
+	if l.options.outside {
+		allowed["Namespace/"+l.outside()], allowed["ConfigMap/within"] = true, true
+	}
 	return allowed
 }
 

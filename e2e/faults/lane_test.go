@@ -76,7 +76,9 @@ type lane struct {
 
 type laneOptions struct {
 	small    bool          // the small release
+	outside  bool          // there is a second namespace, which the release brings
 	baseline bool          // no daemon of ours, but the loop that it is compared with
+	disk     string        // the daemon's cache is on a disk of this size
 	twins    bool          // two daemons, of which the one with the Lease acts
 	env      []string      // of the daemons
 	later    []string      // of those that are started again in the middle of a run
@@ -129,6 +131,7 @@ func (l *lane) identities() error {
 	l.t.Cleanup(func() { // the test's context has ended by then
 		for _, o := range []client.Object{
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.ns}}, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.system}},
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.outside()}},
 			&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: l.ns}},
 		} {
 			_ = l.client.Delete(context.Background(), o)
@@ -180,6 +183,9 @@ func (l *lane) found() error {
 			Scope: v1alpha1.Scope{ClusterKinds: []string{"CustomResourceDefinition"}},
 		},
 	}
+	if l.options.outside {
+		env.Spec.Scope = v1alpha1.Scope{Namespaces: []string{l.ns, l.outside()}}
+	}
 	if err := l.client.Create(ctx, env); err != nil {
 		return err
 	}
@@ -221,6 +227,9 @@ func (l *lane) goBack() error {
 
 func (l *lane) base() map[string]string {
 	l.tick++
+	if l.options.outside {
+		return l.addOutside(smallBase(l.tick), "1")
+	}
 	if l.options.small {
 		return smallBase(l.tick)
 	}
@@ -229,6 +238,9 @@ func (l *lane) base() map[string]string {
 
 func (l *lane) next(bad bool) map[string]string {
 	l.tick++
+	if l.options.outside {
+		return l.addOutside(small(l.tick, bad), "2")
+	}
 	if l.options.small {
 		return small(l.tick, bad)
 	}
@@ -274,8 +286,12 @@ func (l *lane) push(message string, files map[string]string) string {
 	}
 	slices.Sort(names)
 	l.repo.Write(folder+"/release.yaml", policy)
+	inside := "namespace: " + l.ns + "\n"
+	if l.options.outside { // each object says itself where it is
+		inside = ""
+	}
 	l.repo.Write(folder+"/kustomization.yaml", fmt.Sprintf(
-		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: %s\nresources: [%s]\n", l.ns, strings.Join(names, ", ")))
+		"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n%sresources: [%s]\n", inside, strings.Join(names, ", ")))
 	hash := l.repo.Commit(message)
 	l.repo.Push()
 	return hash
@@ -312,7 +328,7 @@ func (l *lane) supervise(env []string) error {
 
 func (l *lane) spawn(i int, more []string) (*process, error) {
 	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir, "GOGC=" + os.Getenv("GOGC"),
 		failpoint.Variable + "=@" + l.failpoints(), failpoint.TraceVariable + "=" + l.failpoints() + ".trace",
 	}
 	if l.options.baseline {
@@ -322,11 +338,19 @@ func (l *lane) spawn(i int, more []string) (*process, error) {
 		}
 		return spawn(self, env, l.log, baselineVerb, l.config(i), l.git.Dir("config"), l.ns)
 	}
-	return spawn(l.binary, append(env, more...), l.log,
-		"run", "--kubeconfig", l.config(i), "--cache-dir", filepath.Join(l.dir, fmt.Sprintf("%s-%d.cache", l.ns, i)),
+	binary, args := l.binary, []string{
+		"run", "--kubeconfig", l.config(i), "--cache-dir", l.cache(i),
 		"--health-address", "127.0.0.1:0", "--metrics-address", "0", "--log-level", "debug",
 		"--system-namespace", l.system, "--watch-namespaces", l.ns,
-		fmt.Sprintf("--leader-elect=%t", l.options.twins), "--lease-duration", lease.String())
+		fmt.Sprintf("--leader-elect=%t", l.options.twins), "--lease-duration", lease.String(),
+	}
+	if l.options.disk != "" {
+		if err := os.MkdirAll(l.cache(i), 0o755); err != nil {
+			return nil, err
+		}
+		binary, args = onDisk(l.options.disk, l.cache(i), binary, args)
+	}
+	return spawn(binary, append(env, more...), l.log, args...)
 }
 
 // halt ends the daemons for good.
@@ -372,6 +396,9 @@ func (l *lane) outcome(commit string) (string, error) {
 	return "", nil
 }
 
+// mended is how long an environment may still stand still after a person mended what it names: it tries again within a minute.
+const mended = 75 * time.Second
+
 // haltedFor is how long an environment has to stand still until that is how the run ended: what halts tries again by itself.
 const haltedFor = 12 * time.Second
 
@@ -379,11 +406,11 @@ var errStuck = errors.New("nothing was decided in time")
 
 // ends waits for the outcome of a commit. A daemon that ended is started again, as its supervisor would.
 func (l *lane) ends(commit string) (string, error) {
-	return l.endsUnless(commit, func() string { return "" })
+	return l.endsUnless(commit, haltedFor, func() string { return "" })
 }
 
-// endsUnless waits for the outcome of a commit, or of the one that takes its place.
-func (l *lane) endsUnless(commit string, superseding func() string) (string, error) {
+// endsUnless waits for the outcome of a commit, or of the one that takes its place. Halted is one if it lasts.
+func (l *lane) endsUnless(commit string, patience time.Duration, superseding func() string) (string, error) {
 	limit := time.After(deadline + l.options.outage)
 	var halted time.Time
 	for {
@@ -401,7 +428,7 @@ func (l *lane) endsUnless(commit string, superseding func() string) (string, err
 			halted = time.Time{}
 		case halted.IsZero():
 			halted = time.Now()
-		case time.Since(halted) > haltedFor:
+		case time.Since(halted) > patience:
 			return outcome, nil
 		}
 		_, changed := l.proxy.Head()

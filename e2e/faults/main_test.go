@@ -35,6 +35,7 @@ var (
 	state = flag.String("state", "", "folder of results: a sweep that was interrupted goes on from it; empty: none is kept")
 	shard = flag.String("shard", "1/1", "K/N: the Kth of N parts of the sweep")
 	only  = flag.String("only", "", "do only the runs whose names match this regular expression")
+	tell  = flag.Bool("report", false, "only print the figures of the results in -state")
 	soak  = flag.Duration("soak", 0, "how long the soak lasts; 0: a few rounds")
 )
 
@@ -45,6 +46,13 @@ func TestMain(m *testing.M) {
 	}
 	log.SetLogger(logr.Discard())
 	flag.Parse()
+	if *tell {
+		if err := printReport(os.Stdout, *state); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	// A lane mostly waits: more of them fit on a machine than it has cores.
 	if err := flag.Set("test.parallel", strconv.Itoa(max(*lanes, 1))); err != nil {
 		panic(err)
@@ -104,6 +112,9 @@ func makeSite(t *testing.T) (*site, error) {
 	s.binary = filepath.Join(s.dir, "reconciler")
 	if out, err := exec.Command("go", "build", "-tags", "failpoints", "-o", s.binary, "../../cmd/reconciler").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the reconciler: %w\n%s", err, out)
+	}
+	if err := cluster.Kubectl(t.Context(), s.dir); err != nil {
+		return nil, err
 	}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {

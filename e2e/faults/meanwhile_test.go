@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,6 +46,8 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 		l.disturb(ctx, mode, w.Request)
 	case proxy.LoseHead:
 		l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, "nexus-head-"+string(l.uid), metav1.DeleteOptions{}))
+	case proxy.LoseNamespace:
+		l.unwrite(l.kube.CoreV1().Namespaces().Delete(ctx, l.outside(), metav1.DeleteOptions{}))
 	case proxy.LoseBundle:
 		h, _ := l.proxy.Head()
 		digest := ""
@@ -130,6 +133,15 @@ func (l *lane) disturb(ctx context.Context, mode proxy.Mode, q apicount.Request)
 		l.replaced = q.Name
 	}
 	l.unwrite(err)
+}
+
+// edit changes a ConfigMap of the release as a person would.
+func (l *lane) edit(t *testing.T, name string) {
+	t.Helper()
+	_, err := l.kube.CoreV1().ConfigMaps(l.ns).Patch(t.Context(), name, types.MergePatchType, []byte(`{"data":{"key":"by hand"}}`), metav1.PatchOptions{FieldManager: "somebody"})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // errNobodys says that the write was about nothing that a person could disturb.

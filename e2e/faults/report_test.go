@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -10,82 +11,65 @@ import (
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
 )
 
-// report prints the figures of many runs, as docs/reliability.md has them.
+// report prints the figures of many runs.
 func report(t *testing.T, what string, all []result) {
 	t.Helper()
 	var b strings.Builder
-	modes := map[string][]result{}
+	table(&b, all)
+	times(&b, all)
+	t.Logf("%s: %d runs\n\n%s", what, len(all), b.String())
+}
+
+// table is how the runs ended, by what was done.
+func table(w io.Writer, all []result) {
+	modes := map[proxy.Mode][]result{}
 	for _, r := range all {
-		mode := string(r.Mode)
-		if strings.Contains(r.Case, " failpoint ") {
-			mode = "failpoint"
+		if r.Fired > 0 {
+			modes[r.modeOf()] = append(modes[r.modeOf()], r)
 		}
-		modes[mode] = append(modes[mode], r)
 	}
-	fmt.Fprintf(&b, "%s: %d runs\n\n| fault | done | as demanded | old | new | halted | recovery p50 | p95 | max |\n|---|---|---|---|---|---|---|---|---|\n", what, len(all))
+	fmt.Fprintf(w, "| fault | done | as demanded | old | new | halted | recovery p50 | p95 | max |\n|---|---|---|---|---|---|---|---|---|\n")
+	sum, right := 0, 0
 	for _, mode := range ordered(modes) {
 		rs := modes[mode]
-		var done, right, old, new, halted int
+		ends, good := map[string]int{}, 0
 		var recovery []time.Duration
 		for _, r := range rs {
-			if r.Fired == 0 {
-				continue
-			}
-			done++
+			ends[r.End]++
 			if len(r.Violations) == 0 {
-				right++
-			}
-			switch r.End {
-			case "old":
-				old++
-			case "new":
-				new++
-			case "halted":
-				halted++
+				good++
 			}
 			recovery = append(recovery, r.Recovery)
 		}
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %s | %s | %s |\n", mode, done, right, old, new, halted,
+		sum, right = sum+len(rs), right+good
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %s | %s | %s |\n", mode, len(rs), good, ends["old"], ends["new"], ends["halted"],
 			percentile(recovery, 50), percentile(recovery, 95), percentile(recovery, 100))
 	}
-	fmt.Fprintf(&b, "\nsteps that each fault was done to:\n")
-	for _, mode := range ordered(modes) {
-		steps := map[proxy.Step]int{}
-		for _, r := range modes[mode] {
-			if r.Fired > 0 {
-				steps[r.Step]++
-			}
-		}
-		fmt.Fprintf(&b, "  %-18s", mode)
-		for _, s := range proxy.Steps {
-			fmt.Fprintf(&b, " %s:%d", s, steps[s])
-		}
-		fmt.Fprintln(&b)
-	}
-	var starts []time.Duration
+	fmt.Fprintf(w, "| all | %d | %d | | | | | | |\n", sum, right)
+}
+
+// times compares what recovery takes with what a release takes on the same machine at the same time: each run is followed by one.
+func times(w io.Writer, all []result) {
+	var starts, recovery, releases []time.Duration
 	for _, r := range all {
 		if r.Start > 0 {
 			starts = append(starts, r.Start)
 		}
+		if r.Start > 0 && r.Back > 0 {
+			recovery, releases = append(recovery, r.Recovery), append(releases, r.Back)
+		}
 	}
-	fmt.Fprintf(&b, "first write after the start of a process: p50 %s, p95 %s, max %s\n", percentile(starts, 50), percentile(starts, 95), percentile(starts, 100))
-	t.Log(b.String())
+	if len(releases) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nFirst write after the start of a process: p50 %s, p95 %s, max %s.\n", percentile(starts, 50), percentile(starts, 95), percentile(starts, 100))
+	fmt.Fprintf(w, "From the start of a process to the outcome, against an undisturbed release beside it: p50 %s to %s, p95 %s to %s.\n",
+		percentile(recovery, 50), percentile(releases, 50), percentile(recovery, 95), percentile(releases, 95))
 }
 
-func ordered(modes map[string][]result) []string {
-	var names []string
-	for _, m := range slices.Concat(proxy.Wire, proxy.Refusals, proxy.World) {
-		if len(modes[string(m)]) > 0 {
-			names = append(names, string(m))
-		}
-	}
-	for m := range modes {
-		if !slices.Contains(names, m) {
-			names = append(names, m)
-		}
-	}
-	slices.SortStableFunc(names[len(names)-min(len(names), 1):], strings.Compare)
-	return names
+func ordered(modes map[proxy.Mode][]result) []proxy.Mode {
+	all := slices.Concat([]proxy.Mode{proxy.None, boundary}, proxy.Wire, proxy.Refusals, proxy.World)
+	return slices.DeleteFunc(all, func(m proxy.Mode) bool { return len(modes[m]) == 0 })
 }
 
 // percentile of durations, rounded; 100 is the largest.
@@ -93,6 +77,6 @@ func percentile(of []time.Duration, p int) time.Duration {
 	if len(of) == 0 {
 		return 0
 	}
-	slices.Sort(of)
+	of = slices.Sorted(slices.Values(of))
 	return of[min(len(of)-1, len(of)*p/100)].Round(10 * time.Millisecond)
 }

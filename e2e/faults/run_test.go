@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +28,7 @@ type result struct {
 	Fired      int           `json:"fired"`              // faults that were done
 	Start      time.Duration `json:"start,omitempty"`    // from the start of a process to its first write
 	Recovery   time.Duration `json:"recovery,omitempty"` // from the start of a process, or from the fault, to the outcome
+	Back       time.Duration `json:"back,omitempty"`     // the undisturbed release after it, from push to outcome
 	Took       time.Duration `json:"took"`
 	Violations []string      `json:"violations,omitempty"`
 }
@@ -45,7 +49,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	}
 	commit := l.push("next", l.next(bad))
 	first := commit
-	outcome, err := l.endsUnless(commit, l.superseding)
+	outcome, err := l.endsUnless(commit, haltedFor, l.superseding)
 	if newer := l.superseding(); newer != "" && err == nil {
 		outcome, err = l.ends(newer)
 	}
@@ -71,6 +75,9 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	default:
 		r.End = strings.ToLower(outcome)
 	}
+	if l.options.outside && slices.Contains([]string{"old", "new"}, r.End) {
+		l.checkOutside(r.End)
+	}
 	writes := l.proxy.Writes()
 	for _, w := range writes {
 		if w.N > 0 && w.Step != proxy.Projection {
@@ -84,10 +91,13 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	}
 	l.checkEnd(&r)
 	l.proxy.Arm()
+	back := time.Now()
 	if outcome == "Halted" {
-		l.checkHalted(l.condition())
+		l.checkHalted(ctx, l.condition())
 	} else if err := l.goBack(); err != nil {
 		l.violate("I11: %v", err)
+	} else {
+		r.Back = time.Since(back)
 	}
 	r.Violations, r.Took = l.violations, time.Since(began)
 	return r
@@ -119,13 +129,50 @@ func (l *lane) measure(r *result, decided time.Time) {
 	}
 }
 
-// checkHalted: who has to act is told what happened, and what to do.
-func (l *lane) checkHalted(condition string) {
-	for _, word := range []string{"Halted", "; ", "release"} {
-		if !strings.Contains(condition, word) {
-			l.violate("Halted without %q: %s", word, condition)
+// command is what a text tells a person to type.
+var command = regexp.MustCompile("`(kubectl [^`]+)`")
+
+// checkHalted: who has to act is told what happened, what is safe, and the command that helps; and it does help.
+func (l *lane) checkHalted(ctx context.Context, condition string) {
+	told := command.FindStringSubmatch(condition)
+	for _, words := range []string{"Halted", "stand", "nothing is written meanwhile"} {
+		if !strings.Contains(condition, words) {
+			l.violate("Halted without %q: %s", words, condition)
 		}
 	}
+	if told == nil {
+		l.violate("Halted without a command: %s", condition)
+		return
+	}
+	good := l.push("after the halt", l.base())
+	if out, err := l.enter(ctx, told[1]); err != nil {
+		l.violate("%s: %v\n%s", told[1], err, out)
+		return
+	}
+	if end, err := l.endsUnless(good, mended, func() string { return "" }); err != nil || end != "Succeeded" {
+		l.violate("I11: after %s the next good commit ended as %s: %v", told[1], end, err)
+		return
+	}
+	w, err := l.look(ctx)
+	if err != nil {
+		l.violate("look after the halt: %v", err)
+	}
+	found, want := w.generalized(l.group), maps.Clone(l.old)
+	for _, name := range []string{"ConfigMap/theirs", "CustomResourceDefinition/widgets.GROUP", "Widget/w"} { // the journal knew whose they were
+		delete(found, name)
+		delete(want, name)
+	}
+	if diff := difference(want, found); diff != "" {
+		l.violate("I2: begun anew, but:\n%s", diff)
+	}
+}
+
+// enter does what a person would type.
+func (l *lane) enter(ctx context.Context, line string) (string, error) {
+	c := exec.CommandContext(ctx, "sh", "-c", line)
+	c.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig, "PATH="+l.dir+":"+os.Getenv("PATH"))
+	out, err := c.CombinedOutput()
+	return string(out), err
 }
 
 // begin forgets the run before.
@@ -192,15 +239,28 @@ func (l *lane) checkEnd(r *result) {
 // demanded is the fault matrix: how a release may end, by the fault and the step that it is done to.
 func demanded(mode proxy.Mode, step proxy.Step, bad bool) []string {
 	o, n, e := []string{"old"}, []string{"new"}, []string{"old", "new"}
+	h := "halted"
 	switch {
-	case bad && (mode == proxy.LoseHead || mode == proxy.LoseBundle):
-		return []string{"old", "halted"}
-	case bad:
+	case mode == proxy.LoseHead && slices.Contains([]proxy.Step{proxy.S5, proxy.S7, proxy.S11, proxy.R1}, step):
+		return []string{h} // a release is open: nobody but a person knows how far it is
+	case mode == proxy.LoseHead && slices.Contains([]proxy.Step{proxy.S1, proxy.S2, proxy.S3}, step):
+		return append(map[bool][]string{true: o, false: n}[bad], h) // the plan of the release is stored already, or not yet
+	case mode == proxy.LoseHead && bad:
 		return o
 	case mode == proxy.LoseHead:
-		return []string{"old", "new", "halted"}
+		return e // rebuilt from its spare
+	case mode == proxy.LoseNamespace && bad:
+		return o
+	case mode == proxy.LoseNamespace:
+		return e
+	case mode == proxy.LoseBundle && bad:
+		return []string{"old", h}
+	case mode == proxy.LoseBundle && !slices.Contains([]proxy.Step{proxy.S11, proxy.S12, proxy.S13}, step):
+		return []string{"old", "new", h}
 	case mode == proxy.LoseBundle:
-		return []string{"old", "new", "halted"}
+		return n
+	case bad:
+		return o
 	}
 	switch step {
 	case proxy.S12, proxy.S13:

@@ -6,7 +6,7 @@ import (
 )
 
 // The release that is swept: objects of every phase, changed, created, pruned (one of them early), adopted and made anew, a
-// definition with an instance, and a Secret. next is it; base is what is deployed before.
+// definition with an instance, a Job that has to end before the application starts, and a Secret. next is it; base is what is deployed before.
 
 const policy = `apiVersion: nexus.dev/v1alpha1
 kind: ReleasePolicy
@@ -54,6 +54,11 @@ func service(name string, port int) string {
 	return "apiVersion: v1\nkind: Service\n" + meta(name) + fmt.Sprintf("spec: {selector: {app: web}, ports: [{port: %d, name: http}]}\n", port)
 }
 
+func job(name string) string {
+	return "apiVersion: batch/v1\nkind: Job\n" + meta(name, migrated) +
+		"spec: {template: {spec: {restartPolicy: Never, containers: [{name: app, image: \"example/app:1\"}]}}}\n"
+}
+
 func role(verb string) string {
 	return "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n" + meta("reader") + "rules: [{apiGroups: [\"\"], resources: [pods], verbs: [" + verb + "]}]\n"
 }
@@ -62,6 +67,7 @@ const (
 	recreate  = `nexus.dev/recreate: "true"`
 	early     = `nexus.dev/prune: before`
 	adopt     = `nexus.dev/adopt: "true"`
+	migrated  = `nexus.dev/phase: migrations`
 	monitored = `nexus.dev/phase: monitoring`
 	networked = `nexus.dev/phase: networking`
 	database  = "app.kubernetes.io/component: database"
@@ -86,7 +92,7 @@ func next(tick int, bad bool, group string) map[string]string {
 		"role.yaml": role("list"), "web-service.yaml": service("web", 8080), "web.yaml": workload("Deployment", "web", "web", tag, ""),
 		"db.yaml": workload("StatefulSet", "db", "db", "2", database), "fixed.yaml": workload("Deployment", "fixed", "changed", "1", "", recreate),
 		"new.yaml": configMap("new", "1"), "worker.yaml": workload("Deployment", "worker", "worker", "1", ""), "key.yaml": secret("key", "1"),
-		"theirs.yaml": configMap("theirs", "theirs", adopt) + "immutable: false\n", "new-service.yaml": service("new", 80),
+		"theirs.yaml": configMap("theirs", "theirs", adopt) + "immutable: false\n", "new-service.yaml": service("new", 80), "job.yaml": job("once"),
 		"dashboard.yaml": configMap("dashboard", "2", monitored), "route.yaml": configMap("route", "2", networked),
 	}
 	if group != "" {

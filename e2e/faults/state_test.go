@@ -27,7 +27,7 @@ type world struct {
 var kinds = []schema.GroupVersionResource{
 	{Version: "v1", Resource: "configmaps"}, {Version: "v1", Resource: "secrets"}, {Version: "v1", Resource: "services"},
 	{Group: "apps", Version: "v1", Resource: "deployments"}, {Group: "apps", Version: "v1", Resource: "statefulsets"},
-	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"},
+	{Group: "batch", Version: "v1", Resource: "jobs"}, {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"},
 }
 
 // look reads the state of a lane past the proxy.
@@ -102,6 +102,11 @@ func canonical(u *unstructured.Unstructured, l *lane) string {
 	unstructured.RemoveNestedField(u.Object, "status")
 	for _, field := range []string{"clusterIP", "clusterIPs"} {
 		unstructured.RemoveNestedField(u.Object, "spec", field)
+	}
+	if u.GetKind() == "Job" { // the server names its pods by the UID
+		for _, field := range [][]string{{"selector"}, {"template", "metadata", "labels"}} {
+			unstructured.RemoveNestedField(u.Object, append([]string{"spec"}, field...)...)
+		}
 	}
 	b, err := json.Marshal(map[string]any{"object": u.Object, "ours": ours, "deleting": deleting})
 	if err != nil {

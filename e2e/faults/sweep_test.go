@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,6 +33,15 @@ type golden struct {
 	boundaries map[failpoint.Name]int // how often each is reached
 }
 
+// What is done to every write of a release, because it decides what is left in the cluster and what the daemon knows of it; what is
+// done to every fourth, each to another fourth; and what lasts some seconds, or leaves an environment that a person has to found anew.
+var (
+	decided   = []proxy.Mode{proxy.KillBefore, proxy.KillAfterApply, proxy.DropAnswer, proxy.Late}
+	staggered = slices.DeleteFunc(slices.Concat(proxy.Wire, proxy.Refusals, []proxy.Mode{proxy.Terminate, proxy.Edit, proxy.Delete}),
+		func(m proxy.Mode) bool { return slices.Contains(decided, m) })
+	slow = []proxy.Mode{proxy.Away, proxy.LoseHead, proxy.Hold, proxy.Push, proxy.Lose, proxy.Withdraw, proxy.LoseBundle}
+)
+
 // grid is the whole sweep of one release, good or bad.
 func grid(bad bool, g golden) []plannedRun {
 	word := map[bool]string{true: "bad", false: "good"}[bad]
@@ -41,21 +51,25 @@ func grid(bad bool, g golden) []plannedRun {
 		all = append(all, plannedRun{name: fmt.Sprintf("%s %s%s@%d", word, mode, class, at), bad: bad, plans: []proxy.Plan{{Mode: mode, At: at, Shown: shown}}})
 	}
 	for i := 1; i <= g.writes; i++ {
-		for _, mode := range slices.Concat(proxy.Wire, proxy.Refusals, []proxy.Mode{proxy.Terminate, proxy.Edit, proxy.Delete}) {
+		for _, mode := range decided {
 			add(mode, i, false)
 		}
-		if i%3 == 1 { // these last some seconds each, or leave an environment that a person has to found anew
-			for _, mode := range []proxy.Mode{proxy.Away, proxy.Hold, proxy.Lose, proxy.Push, proxy.Withdraw, proxy.LoseBundle} {
+		for k, mode := range staggered {
+			if k%4 == i%4 {
 				add(mode, i, false)
 			}
 		}
-		if i%8 == 1 {
-			add(proxy.LoseHead, i, false)
+		for k, mode := range slow {
+			if k == i%len(slow) {
+				add(mode, i, false)
+			}
 		}
 	}
 	for i := 1; i <= 12; i++ {
-		for _, mode := range []proxy.Mode{proxy.KillBefore, proxy.KillAfterApply, proxy.DropAnswer, proxy.Conflict, proxy.Unavailable, proxy.Forbidden} {
-			add(mode, i, true)
+		for k, mode := range []proxy.Mode{proxy.KillBefore, proxy.KillAfterApply, proxy.DropAnswer, proxy.Conflict, proxy.Unavailable, proxy.Forbidden} {
+			if k%2 == i%2 {
+				add(mode, i, true)
+			}
 		}
 	}
 	for _, name := range failpoint.All {
@@ -88,19 +102,34 @@ func openResults(t *testing.T, name string) *results {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.file.Close() })
-	for lines := bufio.NewScanner(r.file); lines.Scan(); {
+	r.read(r.file)
+	return r
+}
+
+// read takes over what an earlier sweep wrote.
+func (r *results) read(file io.Reader) {
+	for lines := bufio.NewReader(file); ; {
+		line, err := lines.ReadBytes('\n')
 		var one result
-		if json.Unmarshal(lines.Bytes(), &one) == nil { // the last line may be half written
-			r.all, r.done[one.Case] = append(r.all, one), true
+		if json.Unmarshal(line, &one) == nil { // the last line may be half written
+			r.note(one)
+		}
+		if err != nil {
+			return
 		}
 	}
-	return r
+}
+
+// note takes a result in the place of an earlier one of the same run. What failed is done again.
+func (r *results) note(one result) {
+	r.all = append(slices.DeleteFunc(r.all, func(was result) bool { return was.Case == one.Case }), one)
+	r.done[one.Case] = len(one.Violations) == 0
 }
 
 func (r *results) add(t *testing.T, one result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all, r.done[one.Case] = append(r.all, one), true
+	r.note(one)
 	if r.file != nil {
 		b, err := json.Marshal(one)
 		if err == nil {

@@ -2,11 +2,12 @@ package faults
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
 	"github.com/nexus-platform/reconciler/journal"
@@ -41,27 +42,17 @@ func TestAnOlderBinaryRefusesANewerHead(t *testing.T) {
 	l.begin(t.Context())
 	l.proxy.Arm(proxy.Plan{Mode: proxy.KillAfterApply, Step: proxy.S5})
 	commit := l.push("next", l.next(false))
-	for limit := time.After(deadline); !l.allEnded(); {
-		select {
-		case <-limit:
-			t.Fatal("the daemon was not killed")
-		case <-time.After(interval / 10):
-		}
-	}
+	l.await(t, "the daemon is killed", l.allEnded)
 	version(journal.Version + 1)
 	l.proxy.Arm()
 	if err := l.supervise(nil); err != nil {
 		t.Fatal(err)
 	}
-	for limit := time.After(deadline); !strings.Contains(l.condition(), "Halted"); {
-		select {
-		case <-limit:
-			t.Fatalf("the daemon does not refuse: %s", l.condition())
-		case <-time.After(interval / 10):
-		}
-	}
+	l.await(t, "the daemon refuses", func() bool { return strings.Contains(l.condition(), "Halted") })
 	if text := l.condition(); !strings.Contains(text, "version 2") {
 		t.Errorf("what it says does not name the version: %s", text)
+	} else if !strings.Contains(text, "`kubectl --namespace "+l.system+" rollout undo deployment/nexus-reconciler`") {
+		t.Errorf("what it says does not name the way back: %s", text)
 	}
 	for _, w := range l.proxy.Writes() {
 		if w.Step != proxy.Projection && w.Step != proxy.Unnumbered {
@@ -87,4 +78,44 @@ func (l *lane) allEnded() bool {
 		}
 	}
 	return true
+}
+
+// TestANewerBinaryGoesOnWithAnOlderHead takes from the journal of an open release what programs of the first version of the head
+// did not write yet: the spare, and the number on the plan.
+func TestANewerBinaryGoesOnWithAnOlderHead(t *testing.T) {
+	for _, bad := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bad=%t", bad), func(t *testing.T) {
+			l, err := newLane(t, newSite(t), laneOptions{small: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.begin(t.Context())
+			l.proxy.Arm(proxy.Plan{Mode: proxy.KillAfterApply, Step: proxy.S5})
+			commit := l.push("next", l.next(bad))
+			l.await(t, "the daemon is killed", l.allEnded)
+			secrets := l.kube.CoreV1().Secrets(l.system)
+			if err := secrets.Delete(t.Context(), "nexus-spare-"+string(l.uid), metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			plans, err := secrets.List(t.Context(), metav1.ListOptions{LabelSelector: "nexus.dev/release"})
+			if err != nil || len(plans.Items) == 0 {
+				t.Fatalf("no plan has a number: %v", err)
+			}
+			for _, s := range plans.Items {
+				if _, err := secrets.Patch(t.Context(), s.Name, types.MergePatchType, []byte(`{"metadata":{"labels":{"nexus.dev/release":null}}}`), metav1.PatchOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, state := "Succeeded", "new"
+			if bad {
+				want, state = "Reverted", "old"
+			}
+			if end, err := l.ends(commit); err != nil || end != want {
+				t.Fatalf("the release ended as %s: %v", end, err)
+			}
+			if end := l.checkWorld(t.Context(), commit); end != state || len(l.violations) > 0 {
+				t.Errorf("the world is %s: %v", end, l.violations)
+			}
+		})
+	}
 }

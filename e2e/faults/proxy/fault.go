@@ -33,23 +33,24 @@ const (
 	Internal        Mode = "500"
 	Unavailable     Mode = "503"
 	TimedOut        Mode = "504-after-apply"
-	HalfClose       Mode = "half-close"     // the API server does it, the connection ends in the middle of the answer
-	Reset           Mode = "reset"          // the API server does it, the connection and all others on it are reset
-	CutJSON         Mode = "cut-json"       // the API server does it, the answer is half a document
-	Forbidden       Mode = "403"            // an access right is missing
-	Invalid         Mode = "422"            // the API server never accepts it
-	Denied          Mode = "denied"         // a webhook refuses it
-	Away            Mode = "away"           // from here on nobody answers, for a while
-	Stop            Mode = "stop"           // the daemon is stopped in mid-request (SIGSTOP) for longer than its Lease
-	Terminate       Mode = "terminate"      // the daemon is asked to end (SIGTERM)
-	Hold            Mode = "hold-watches"   // from here on watches tell nothing, for a while
-	Lose            Mode = "lose-watches"   // what watches would have told for a while is lost, then they end as expired
-	Edit            Mode = "edit"           // somebody changes the object that is written, just before
-	Delete          Mode = "delete"         // somebody deletes the object that is written, just before
-	Push            Mode = "push"           // a newer commit arrives
-	Withdraw        Mode = "late-withdrawn" // as late, and meanwhile a newer commit takes the release back
-	LoseHead        Mode = "head-deleted"   // somebody deletes the head
-	LoseBundle      Mode = "bundle-deleted" // somebody deletes a bundle
+	HalfClose       Mode = "half-close"        // the API server does it, the connection ends in the middle of the answer
+	Reset           Mode = "reset"             // the API server does it, the connection and all others on it are reset
+	CutJSON         Mode = "cut-json"          // the API server does it, the answer is half a document
+	Forbidden       Mode = "403"               // an access right is missing
+	Invalid         Mode = "422"               // the API server never accepts it
+	Denied          Mode = "denied"            // a webhook refuses it
+	Away            Mode = "away"              // from here on nobody answers, for a while
+	Stop            Mode = "stop"              // the daemon is stopped in mid-request (SIGSTOP) for longer than its Lease
+	Terminate       Mode = "terminate"         // the daemon is asked to end (SIGTERM)
+	Hold            Mode = "hold-watches"      // from here on watches tell nothing, for a while
+	Lose            Mode = "lose-watches"      // what watches would have told for a while is lost, then they end as expired
+	Edit            Mode = "edit"              // somebody changes the object that is written, just before
+	Delete          Mode = "delete"            // somebody deletes the object that is written, just before
+	Push            Mode = "push"              // a newer commit arrives
+	Withdraw        Mode = "late-withdrawn"    // as late, and meanwhile a newer commit takes the release back
+	LoseHead        Mode = "head-deleted"      // somebody deletes the head
+	LoseBundle      Mode = "bundle-deleted"    // somebody deletes a bundle
+	LoseNamespace   Mode = "namespace-deleted" // somebody deletes a namespace of the release
 )
 
 // Wire are the modes that happen to a request on its way, which no person has to do with.
@@ -62,7 +63,7 @@ var Wire = []Mode{
 var Refusals = []Mode{Forbidden, Invalid, Denied}
 
 // World are the modes that happen around a request.
-var World = []Mode{Away, Stop, Terminate, Hold, Lose, Edit, Delete, Push, Withdraw, LoseHead, LoseBundle}
+var World = []Mode{Away, Stop, Terminate, Hold, Lose, Edit, Delete, Push, Withdraw, LoseHead, LoseBundle, LoseNamespace}
 
 // Kills reports that the daemon ends by it and has to be started again.
 func (m Mode) Kills() bool {
@@ -81,6 +82,8 @@ type Plan struct {
 	Step  Step   // where At is 0
 	Name  string // where At is 0: how the name of what is written begins
 	Shown bool   // At counts what shows the release (Projection), not what carries it out
+	// Lasting: it is done to every write that it hits, until Lift.
+	Lasting bool
 }
 
 func (p Plan) hits(w *Write) bool {

@@ -30,6 +30,7 @@ type Write struct {
 	Status  int           // of the API server's answer; 0: it was never asked
 	Applied bool          // the API server did it
 	Head    *journal.Head // what it writes, where it writes the head
+	Spare   bool          // it writes the spare of the head
 	Fault   Mode          // what was done to it
 	Late    bool          // it was held back and delivered after its client had given up
 	By      string        // the bearer token of whom it came from
@@ -74,6 +75,13 @@ func (p *Proxy) Arm(plans ...Plan) {
 	defer p.mu.Unlock()
 	p.plans, p.n, p.fired, p.writes = plans, [2]int{}, nil, nil
 	p.Take()
+}
+
+// Lift ends what is planned, also what lasts.
+func (p *Proxy) Lift() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plans = nil
 }
 
 // Fired are the writes that faults were done to.
@@ -151,7 +159,7 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 		panic(http.ErrAbortHandler)
 	}
 	entry := &Write{Request: apicount.Describe(r), At: time.Now(), Body: body, By: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")}
-	entry.Head = headIn(entry.Request, p.System, body)
+	entry.Head, entry.Spare = headIn(entry.Request, p.System, body)
 	p.mu.Lock()
 	entry.Step = step(entry, p.System, p.head)
 	mode := None
@@ -160,8 +168,11 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 		p.n[class]++
 		entry.N = p.n[class]
 		if len(p.plans) > 0 && p.plans[0].hits(entry) {
-			mode, p.plans, p.n, p.fired = p.plans[0].Mode, p.plans[1:], [2]int{}, append(p.fired, entry)
+			mode, p.fired = p.plans[0].Mode, append(p.fired, entry)
 			entry.Fault = mode
+			if !p.plans[0].Lasting {
+				p.plans, p.n = p.plans[1:], [2]int{}
+			}
 		}
 	}
 	p.writes = append(p.writes, entry)
@@ -210,19 +221,22 @@ func reply(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
 	}
 }
 
-// headIn is the head that a request writes, or nil.
-func headIn(r apicount.Request, system string, body []byte) *journal.Head {
+// headIn is the head that a request writes, or nil; spare says that it writes a spare of it instead.
+func headIn(r apicount.Request, system string, body []byte) (head *journal.Head, spare bool) {
 	if r.Resource != "secrets" || r.Namespace != system || r.Verb != "create" && r.Verb != "update" {
-		return nil
+		return nil, false
 	}
 	decoded, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil) // JSON or protobuf
 	s, ok := decoded.(*corev1.Secret)
-	if err != nil || !ok || !strings.HasPrefix(s.Name, "nexus-head-") {
-		return nil
+	if err != nil || !ok {
+		return nil, false
+	}
+	if strings.HasPrefix(s.Name, "nexus-spare-") {
+		return nil, true
 	}
 	h := &journal.Head{}
-	if err := json.Unmarshal(s.Data["head"], h); err != nil {
-		return nil
+	if !strings.HasPrefix(s.Name, "nexus-head-") || json.Unmarshal(s.Data["head"], h) != nil {
+		return nil, false
 	}
-	return h
+	return h, false
 }

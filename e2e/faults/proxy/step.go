@@ -19,10 +19,10 @@ const (
 	S7         Step = "S7"         // head: what is waited for, and taking over
 	S11        Step = "S11"        // head: prepared to committed
 	S12        Step = "S12"        // deletions after the decision
-	S13        Step = "S13"        // head: committed to idle, and the inventory that it names
+	S13        Step = "S13"        // head: committed to idle, its spare, and the inventory that it names
 	R1         Step = "R1"         // head: prepared to aborting
 	R2         Step = "R2"         // objects are taken back
-	R3         Step = "R3"         // head: aborting to idle, and the inventory that it names
+	R3         Step = "R3"         // head: aborting to idle, its spare, and the inventory that it names
 	Rest       Step = "rest"       // what the head itself does while it rests, and garbage of the journal
 	Repair     Step = "repair"     // objects while no release is open
 	Projection Step = "projection" // Environment status and Release resources
@@ -41,6 +41,8 @@ func step(w *Write, system string, h journal.Head) Step {
 		return Projection
 	case w.Head != nil:
 		return headStep(h.State, w.Head.State)
+	case w.Spare:
+		return map[journal.State]Step{journal.Committed: S13, journal.Aborting: R3}[h.State].or(Rest)
 	case w.Namespace == system && resource == "secrets" && w.Verb == "create":
 		return map[journal.State]Step{journal.Committed: S13, journal.Aborting: R3}[h.State].or(S1)
 	case w.Namespace == system && resource == "secrets":
