@@ -89,7 +89,7 @@ func (j *Journal) Swap(ctx context.Context, from, to Head) (Head, error) {
 		return Head{}, err
 	}
 	if from.State != Idle && to.State == Idle {
-		if err := j.copy(ctx, to); err != nil {
+		if err := j.copy(ctx, to, from.revision); err != nil {
 			return Head{}, err
 		}
 	}

@@ -34,12 +34,13 @@ func (j *Journal) Rest(ctx context.Context, h Head) error {
 	if h.State != Idle || !h.Exists() || there {
 		return nil
 	}
-	return j.copy(ctx, h)
+	return j.copy(ctx, h, h.revision)
 }
 
-// copy writes the spare. For a head that leaves an open release it does so before that head is written: all that the
-// release had to do is done by then. A process that was away fails by the resourceVersion.
-func (j *Journal) copy(ctx context.Context, h Head) error {
+// copy writes the spare of a head that is, or is about to be, written over the one of a resourceVersion. For a head that closes a
+// release it does so before that head is written: all that the release had to do is done by then. A process that was away fails by the
+// resourceVersion of the spare; one that does not know it reads the head after it, because only who is the newest may write.
+func (j *Journal) copy(ctx context.Context, h Head, current string) error {
 	b, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -56,6 +57,13 @@ func (j *Journal) copy(ctx context.Context, h Head) error {
 			return nil
 		case err == nil:
 			revision = s.ResourceVersion
+			now, err := j.Secrets.Get(ctx, j.headName(), metav1.GetOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("read the head: %w", classify(err))
+			}
+			if err != nil || now.ResourceVersion != current {
+				return fmt.Errorf("write the spare of the head: %w", ErrConflict)
+			}
 		case !apierrors.IsNotFound(err):
 			return fmt.Errorf("read the spare of the head: %w", classify(err))
 		}

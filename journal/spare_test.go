@@ -206,12 +206,16 @@ func TestASpareOfSomebodyWhoWasAwayIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := away.copy(t.Context(), Head{Environment: away.Environment, State: Idle, Epoch: 1}); err != nil { // they know its revision
+	stranger, _ := open(t, namespace)                                                                                           // who knows no spare
+	if err := away.copy(t.Context(), Head{Environment: away.Environment, State: Idle, Epoch: 1}, theirs.revision); err != nil { // they know its revision
 		t.Fatal(err)
 	}
 	h = swapped(t, j, h, h.Done(markOf(t, j, h, "c"), "", "", noon, noon))
 	if _, err := away.Swap(t.Context(), theirs, theirs.Done(markOf(t, j, h, "stale"), "", "", noon, noon)); !errors.Is(err, ErrConflict) {
 		t.Errorf("the write of somebody who was away: %v", err)
+	}
+	if err := stranger.Rest(t.Context(), Head{Environment: away.Environment, State: Idle, revision: theirs.revision}); !errors.Is(err, ErrConflict) {
+		t.Errorf("the rest of somebody who was away: %v", err)
 	}
 	loseHead(t, j)
 	if h, err = j.Head(t.Context()); err != nil || h.Good.Commit != "c" {
