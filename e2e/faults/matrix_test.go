@@ -90,7 +90,7 @@ func matrix(w io.Writer, sweeps map[string][]result) {
 			right, done := 0, 0
 			for name, all := range sweeps {
 				of, _, _ := strings.Cut(name, "-")
-				if row.of != "" && !strings.HasPrefix(of, row.of) || row.of == "" && slices.Contains([]string{"lasting", "twins", "namespace", "baseline", "mutants"}, of) || row.of == "" && strings.HasPrefix(of, "clock") {
+				if row.of != "" && !strings.HasPrefix(of, row.of) || row.of == "" && slices.Contains([]string{"lasting", "twins", "namespace", "baseline", "mutants", "recovery"}, of) || row.of == "" && strings.HasPrefix(of, "clock") {
 					continue
 				}
 				for _, r := range all {
@@ -137,7 +137,8 @@ func printReport(w io.Writer, dir string) error {
 		}
 	}
 	table(w, one)
-	times(w, one)
+	starts(w, one)
+	beside(w, sweeps["recovery"])
 	fmt.Fprintln(w)
 	matrix(w, sweeps)
 	fmt.Fprintln(w)

@@ -16,7 +16,7 @@ func report(t *testing.T, what string, all []result) {
 	t.Helper()
 	var b strings.Builder
 	table(&b, all)
-	times(&b, all)
+	starts(&b, all)
 	t.Logf("%s: %d runs\n\n%s", what, len(all), b.String())
 }
 
@@ -48,23 +48,36 @@ func table(w io.Writer, all []result) {
 	fmt.Fprintf(w, "| all | %d | %d | | | | | | |\n", sum, right)
 }
 
-// times compares what recovery takes with what a release takes on the same machine at the same time: each run is followed by one.
-func times(w io.Writer, all []result) {
-	var starts, recovery, releases []time.Duration
+// starts is how long a process takes from its start to its first write, on a machine that is busy with the other runs.
+func starts(w io.Writer, all []result) {
+	var first []time.Duration
 	for _, r := range all {
 		if r.Start > 0 {
-			starts = append(starts, r.Start)
-		}
-		if r.Start > 0 && r.Back > 0 {
-			recovery, releases = append(recovery, r.Recovery), append(releases, r.Back)
+			first = append(first, r.Start)
 		}
 	}
-	if len(releases) == 0 {
+	if len(first) > 0 {
+		fmt.Fprintf(w, "\nFrom the start of a process to its first write: p50 %s, p95 %s, max %s, with the other runs beside it.\n", percentile(first, 50), percentile(first, 95), percentile(first, 100))
+	}
+}
+
+// beside compares recovery with a release that nothing disturbs.
+func beside(w io.Writer, all []result) {
+	var releases, first, recovery []time.Duration
+	for _, r := range all {
+		if r.Fired == 0 {
+			releases = append(releases, r.Release)
+		} else {
+			first, recovery = append(first, r.Start), append(recovery, r.Recovery)
+		}
+	}
+	alone := percentile(releases, 50)
+	if alone == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nFirst write after the start of a process: p50 %s, p95 %s, max %s.\n", percentile(starts, 50), percentile(starts, 95), percentile(starts, 100))
-	fmt.Fprintf(w, "From the start of a process to the outcome, against an undisturbed release beside it: p50 %s to %s, p95 %s to %s.\n",
-		percentile(recovery, 50), percentile(releases, 50), percentile(recovery, 95), percentile(releases, 95))
+	ratio := func(d time.Duration) float64 { return float64(d) / float64(alone) }
+	fmt.Fprintf(w, "Alone on the machine, %d kills: first write %s after the start of a process (p50; max %s); start to outcome %s (p50; %.2f × an undisturbed release of %s), max %s (%.2f ×).\n",
+		len(recovery), percentile(first, 50), percentile(first, 100), percentile(recovery, 50), ratio(percentile(recovery, 50)), alone, percentile(recovery, 100), ratio(percentile(recovery, 100)))
 }
 
 func ordered(modes map[proxy.Mode][]result) []proxy.Mode {

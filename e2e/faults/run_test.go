@@ -27,8 +27,8 @@ type result struct {
 	End        string        `json:"end,omitempty"`      // old, new, mixed or halted
 	Fired      int           `json:"fired"`              // faults that were done
 	Start      time.Duration `json:"start,omitempty"`    // from the start of a process to its first write
+	Release    time.Duration `json:"release,omitempty"`  // from the push to the outcome
 	Recovery   time.Duration `json:"recovery,omitempty"` // from the start of a process, or from the fault, to the outcome
-	Back       time.Duration `json:"back,omitempty"`     // the undisturbed release after it, from push to outcome
 	Took       time.Duration `json:"took"`
 	Violations []string      `json:"violations,omitempty"`
 }
@@ -48,7 +48,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 		}
 	}
 	commit := l.push("next", l.next(bad))
-	first := commit
+	first, pushed := commit, time.Now()
 	outcome, err := l.endsUnless(commit, haltedFor, l.superseding)
 	if newer := l.superseding(); newer != "" && err == nil {
 		outcome, err = l.ends(newer)
@@ -57,7 +57,7 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	if err != nil {
 		l.violate("I11: %v", err)
 	}
-	r.Outcome = outcome
+	r.Outcome, r.Release = outcome, decided.Sub(pushed)
 	l.proxy.Settle()
 	l.measure(&r, decided)
 	if l.newer != "" {
@@ -91,13 +91,10 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	}
 	l.checkEnd(&r)
 	l.proxy.Arm()
-	back := time.Now()
 	if outcome == "Halted" {
 		l.checkHalted(ctx, l.condition())
 	} else if err := l.goBack(); err != nil {
 		l.violate("I11: %v", err)
-	} else {
-		r.Back = time.Since(back)
 	}
 	r.Violations, r.Took = l.violations, time.Since(began)
 	return r

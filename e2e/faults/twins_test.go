@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,4 +129,37 @@ func TestTenMinutesWithoutAnAPIServer(t *testing.T) {
 	}
 	t.Run("faults", func(t *testing.T) { drive(t, s, runs, into, laneOptions{outage: outage}, len(runs)) })
 	report(t, "outage", into.all)
+}
+
+// TestRecoveryBesideARelease kills the daemon at writes all over a release, on a machine that does nothing else, and compares what
+// the next process takes, from its start to the outcome, with the whole release when nothing disturbs it.
+func TestRecoveryBesideARelease(t *testing.T) {
+	l, err := newLane(t, newSite(t), laneOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	into := openResults(t, "recovery")
+	releases, step := 1, 30
+	if *full {
+		releases, step = 5, 5
+	}
+	do := func(name string, plans ...proxy.Plan) {
+		if into.done[name] {
+			return
+		}
+		r := l.run(t.Context(), name, false, plans...)
+		if len(r.Violations) > 0 {
+			t.Errorf("%s\n%s", r, l.evidence())
+		}
+		into.add(t, r)
+	}
+	for i := range releases {
+		do(fmt.Sprintf("undisturbed %d", i+1))
+	}
+	for at := 2; at < 54; at += step {
+		do(fmt.Sprintf("killed@%d", at), proxy.Plan{Mode: proxy.KillAfterApply, At: at})
+	}
+	var b strings.Builder
+	beside(&b, into.all)
+	t.Log(b.String())
 }
