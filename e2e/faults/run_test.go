@@ -93,7 +93,10 @@ func (l *lane) run(ctx context.Context, name string, bad bool, plans ...proxy.Pl
 	l.proxy.Arm()
 	if outcome == "Halted" {
 		l.checkHalted(ctx, l.condition())
-	} else if err := l.goBack(); err != nil {
+	} else if err := l.goBack(); err != nil && r.Mode == proxy.LoseBundle && strings.Contains(l.condition(), "Halted") {
+		r.End = "halted" // what is gone for good is missed only when it is needed
+		l.checkHalted(ctx, l.condition())
+	} else if err != nil {
 		l.violate("I11: %v", err)
 	}
 	r.Violations, r.Took = l.violations, time.Since(began)

@@ -251,7 +251,7 @@ func TestSweep(t *testing.T) {
 		}
 		runs = append(decisive(), part...)
 	} else if *only == "" {
-		runs = append(decisive(), sample(t, runs, 40)...)
+		runs = append(decisive(), sample(t, runs, 30)...)
 	}
 	into := openResults(t, "sweep")
 	t.Run("faults", func(t *testing.T) { drive(t, s, runs, into, laneOptions{}, *lanes) })
