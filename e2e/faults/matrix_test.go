@@ -164,10 +164,12 @@ func line(w io.Writer, name string, all []result) {
 			recovery = append(recovery, r.Recovery)
 		}
 	}
-	fmt.Fprintf(w, "%s: %d runs, %d with their fault (%d faults), %d as demanded; ends %v; recovery p50 %s, p95 %s, max %s", name, len(all), fired, faults, right, ends,
-		percentile(recovery, 50), percentile(recovery, 95), percentile(recovery, 100))
-	if right == len(all) && len(all) > 0 {
-		fmt.Fprintf(w, "; with 95 %% confidence less than %.2f %% of such runs fail", 300/float64(len(all)))
+	fmt.Fprintf(w, "%s: %d runs, %d with their fault (%d faults), %d as demanded; ends %v", name, len(all), fired, faults, right, ends)
+	if name != "mutants" {
+		fmt.Fprintf(w, "; recovery p50 %s, p95 %s, max %s", percentile(recovery, 50), percentile(recovery, 95), percentile(recovery, 100))
+	}
+	if name == "soak" && right == len(all) && len(all) > 0 { // the rule of three
+		fmt.Fprintf(w, "; with 95 %% confidence less than %.1f %% of such rounds fail", 300/float64(len(all)))
 	}
 	fmt.Fprintln(w)
 }
