@@ -68,9 +68,9 @@ func (r result) stepOf() proxy.Step {
 		return r.Step
 	}
 	name, _, _ := strings.Cut(r.Write, "=")
-	for step, names := range failpoint.Steps {
-		if slices.Contains(names, failpoint.Name(name)) {
-			return proxy.Step(step)
+	for _, step := range proxy.Steps { // the first, where a boundary lies at several
+		if slices.Contains(failpoint.Steps[string(step)], failpoint.Name(name)) {
+			return step
 		}
 	}
 	return r.Step

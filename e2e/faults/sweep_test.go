@@ -34,7 +34,8 @@ type golden struct {
 }
 
 // What is done to every write of a release, because it decides what is left in the cluster and what the daemon knows of it; what is
-// done to every fourth, each to another fourth; and what lasts some seconds, or leaves an environment that a person has to found anew.
+// done to every write of the head and to every fifth of the others, each to another fifth; and what lasts some seconds, or leaves an
+// environment that a person has to found anew: to every write of the head and to some of the others.
 var (
 	decided   = []proxy.Mode{proxy.KillBefore, proxy.KillAfterApply, proxy.DropAnswer, proxy.Late}
 	staggered = slices.DeleteFunc(slices.Concat(proxy.Wire, proxy.Refusals, []proxy.Mode{proxy.Terminate, proxy.Edit, proxy.Delete}),
@@ -55,7 +56,7 @@ func grid(bad bool, g golden) []plannedRun {
 			add(mode, i, false)
 		}
 		for k, mode := range staggered {
-			if k%4 == i%4 {
+			if k%5 == i%5 {
 				add(mode, i, false)
 			}
 		}
@@ -63,6 +64,12 @@ func grid(bad bool, g golden) []plannedRun {
 			if k == i%len(slow) {
 				add(mode, i, false)
 			}
+		}
+	}
+	heads := map[bool][]proxy.Step{false: {proxy.S3, proxy.S7, proxy.S11, proxy.S13}, true: {proxy.S3, proxy.S7, proxy.R1, proxy.R3}}
+	for _, step := range heads[bad] { // each is one write: all that can be done to it
+		for _, mode := range slices.Concat(staggered, slow) {
+			all = append(all, plannedRun{name: fmt.Sprintf("%s %s at %s", word, mode, step), bad: bad, plans: []proxy.Plan{{Mode: mode, Step: step, Name: "nexus-head"}}})
 		}
 	}
 	for i := 1; i <= 12; i++ {
