@@ -30,12 +30,12 @@ type crash struct {
 func crashes() []crash {
 	var all []crash
 	for _, point := range []string{
-		"store-before@2", "swap-before@1", "swap-after@1", "swap-after@2", "phase-begin@4", "barrier@1", "apply-before@4", "apply-after@3",
-		"commit-before@1", "commit-after@1", "prune-before@1", "done-before@1",
+		"plan-begin@1", "store-before@2", "swap-before@1", "swap-after@1", "swap-after@2", "phase-begin@4", "barrier@1", "apply-before@4", "apply-after@3",
+		"commit-before@1", "commit-after@1", "prune-before@1", "done-before@1", "spare-before@1",
 	} {
 		all = append(all, crash{point: point})
 	}
-	for _, point := range []string{"apply-after@2", "abort-before@1", "undo-before@2", "undo-remove@2", "undone-before@1"} {
+	for _, point := range []string{"apply-after@2", "abort-before@1", "undo-before@2", "undo-remove@2", "undone-before@1", "spare-before@1"} {
 		all = append(all, crash{point: point, bad: true})
 	}
 	return append(all, crash{point: "apply-after@2", twice: true}, crash{point: "undo-before@1", bad: true, twice: true})
