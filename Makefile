@@ -15,7 +15,7 @@ comma     := ,
 LANES     ?= 6
 SHARD     ?= 1/1
 N         ?= 100,1000,5000
-TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
+TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 40m
 
 .PHONY: help
 help: ## print this help
