@@ -97,7 +97,20 @@ func TestAnAdoptedObjectIsGivenBackAsItWas(t *testing.T) {
 				t.Fatal(err)
 			}
 			var conflict *ConflictError
-			_, err := c.DryRun(ctx, other, PreOf(image, false))
+			// settled tries again with a new image where the Deployment's controller wrote its status in between.
+			settled := func(try func() error) error {
+				for {
+					err := try()
+					if moved := (*ConflictError)(nil); !errors.As(err, &moved) || moved.Fields != nil {
+						return err
+					}
+					image = read(t, c, u)
+				}
+			}
+			err := settled(func() error {
+				_, err := c.DryRun(ctx, other, PreOf(image, false))
+				return err
+			})
 			if clientSide && err != nil {
 				t.Errorf("who applied client-side is no obstacle: %v", err)
 			}
@@ -108,11 +121,11 @@ func TestAnAdoptedObjectIsGivenBackAsItWas(t *testing.T) {
 			if clientSide {
 				wanted = other
 			}
-			a, err := c.Apply(ctx, wanted, PreOf(image, false))
-			for moved := (*ConflictError)(nil); errors.As(err, &moved) && moved.Fields == nil; { // the Deployment's controller wrote its status
-				image = read(t, c, u)
+			var a Applied
+			err = settled(func() (err error) {
 				a, err = c.Apply(ctx, wanted, PreOf(image, false))
-			}
+				return err
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
