@@ -112,7 +112,7 @@ func (a *Assembly) journal(env *v1alpha1.Environment, home *rest.Config, namespa
 	}
 	return &journal.Journal{
 		Secrets: client.CoreV1().Secrets(namespace), Metadata: secretMetadata.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace),
-		Environment: env.UID, Now: a.Now,
+		Namespace: namespace, Environment: env.UID, Now: a.Now,
 	}, nil
 }
 

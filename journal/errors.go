@@ -46,6 +46,9 @@ type LostHeadError struct {
 }
 
 func (e *LostHeadError) Error() string {
+	if e.Release == 0 {
+		return fmt.Sprintf("Secret %s is missing, and what is left of the journal does not tell what it said", e.Secret)
+	}
 	return fmt.Sprintf("Secret %s is missing, and release %d may have been open", e.Secret, e.Release)
 }
 

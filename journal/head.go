@@ -33,6 +33,8 @@ type Head struct {
 	Epoch       int64     `json:"epoch"` // raised by every write
 	State       State     `json:"state"`
 	Number      int64     `json:"number"` // of the newest release; never used twice
+	// Since is the first epoch of this journal: what carries an earlier one is of a journal that is gone. 0: of the first journal.
+	Since int64 `json:"since,omitempty"`
 
 	Good      *Mark     `json:"good,omitempty"`     // the newest decided release
 	Previous  *Mark     `json:"previous,omitempty"` // the one before it
@@ -46,7 +48,7 @@ type Head struct {
 	Request string   `json:"request,omitempty"`
 
 	revision string // resourceVersion of its Secret; empty: not stored
-	rebuilt  bool
+	missing  bool
 }
 
 // Mark is a release that was decided.
@@ -139,8 +141,8 @@ const (
 // Exists reports that the head is stored.
 func (h Head) Exists() bool { return h.revision != "" }
 
-// Rebuilt reports that the head was missing when it was read, and was made anew from its spare.
-func (h Head) Rebuilt() bool { return h.rebuilt }
+// Missing reports that the head is gone, and that this is what its spare says. It must be rebuilt before anything else is written.
+func (h Head) Missing() bool { return h.missing }
 
 // Quarantined reports that a commit failed here.
 func (h Head) Quarantined(commit string) bool {
@@ -149,16 +151,21 @@ func (h Head) Quarantined(commit string) bool {
 
 // next is the head after one more write.
 func (h Head) next(s State) Head {
-	h.Version, h.State, h.rebuilt = Version, s, false
+	h.Version, h.State, h.missing = Version, s, false
 	h.Epoch++
 	return h
 }
 
-// First is the head of an environment that has none yet; number is that of the newest release that an earlier journal, which is
-// gone, is known to have had. It is stored before the first bundle, so that bundles without a head mean that the head was lost.
-func (h Head) First(number int64) Head {
+// First is the head of an environment that has none yet. It is stored before the first bundle, so that bundles without a head mean
+// that the head was lost. number is that of the newest release that an earlier journal, which is gone, is known to have had; if
+// there was one, the epochs go on from the Unix time: no journal writes its head once a second all its life.
+func (h Head) First(number int64, now time.Time) Head {
 	h = h.next(Idle)
 	h.Number = number
+	if number > 0 {
+		h.Epoch = max(h.Epoch, now.Unix())
+		h.Since = h.Epoch
+	}
 	return h
 }
 

@@ -26,7 +26,7 @@ func complete() Head {
 		return &Mark{Release: n, Commit: fmt.Sprintf("c%d", n), Source: "src", Set: "s", Policy: "p", At: noon, Ill: []string{"Deployment/shop/old"}}
 	}
 	return Head{
-		Version: Version, Environment: "env", Epoch: 41, State: Aborting, Number: 9,
+		Version: Version, Environment: "env", Epoch: 41, State: Aborting, Number: 9, Since: 1,
 		Good: mark(8), Previous: mark(7), BakeUntil: noon.Add(time.Hour), Inventory: "i",
 		Release: &Release{
 			Number: 9, Commit: "c9", Kind: "deploy", By: "ada", Subject: "add a shop", BegunAt: noon, Epoch: 38, Request: "r",
@@ -283,7 +283,7 @@ func TestEveryTransitionKeepsTheInvariants(t *testing.T) {
 	for range 20 {
 		w := &walk{
 			t: t, random: random, committed: map[int64]bool{}, aborting: map[int64]bool{}, bad: map[string]bool{},
-			h: Head{Version: Version, Environment: "env", State: Idle}.First(0),
+			h: Head{Version: Version, Environment: "env", State: Idle}.First(0, time.Time{}),
 		}
 		w.did = append(w.did, "first")
 		for range 200 {
@@ -351,7 +351,7 @@ func TestStepsThatTheProtocolHasNotAreRefused(t *testing.T) {
 }
 
 func TestWhatBecomesPreviousAndGood(t *testing.T) {
-	h := Head{State: Idle}.First(0)
+	h := Head{State: Idle}.First(0, time.Time{})
 	release := func(h Head, kind, commit, set, policy string) Head {
 		h = h.Prepare(Release{Number: h.Number + 1, Commit: commit, Kind: kind}, "", nil).Commit()
 		return h.Done(Mark{Release: h.Number, Commit: commit, Set: set, Policy: policy, Ill: []string{"Pod/x"}}, "", "", noon, noon)
@@ -383,7 +383,7 @@ func TestWhatBecomesPreviousAndGood(t *testing.T) {
 }
 
 func TestACommitThatFailedIsRememberedOnceAndForgottenWhenAsked(t *testing.T) {
-	h := Head{State: Idle}.First(0)
+	h := Head{State: Idle}.First(0, time.Time{})
 	for i := range badKept + 1 {
 		h = h.Quarantine(fmt.Sprintf("c%d", i), int64(i), Failure{Reason: "Timeout"}, noon)
 	}
@@ -408,7 +408,7 @@ func TestACommitThatFailedIsRememberedOnceAndForgottenWhenAsked(t *testing.T) {
 }
 
 func TestAWaitIsToldInTheHeadAndNoMore(t *testing.T) {
-	open := Head{State: Idle}.First(0).Prepare(Release{Number: 1}, "", nil)
+	open := Head{State: Idle}.First(0, time.Time{}).Prepare(Release{Number: 1}, "", nil)
 	first := open.Wait(object.Database, noon, []string{"a", "b"})
 	second := first.Wait(object.Application, noon.Add(time.Minute), []string{"c"})
 	if diff := cmp.Diff([]string{"a", "b"}, first.Release.Waiting); diff != "" || first.Release.Phase != object.Database {
@@ -423,7 +423,7 @@ func TestAWaitIsToldInTheHeadAndNoMore(t *testing.T) {
 }
 
 func TestAReleaseLeavesItsRequestAndItsPin(t *testing.T) {
-	idle := Head{State: Idle, Request: "old", Pin: &Pin{Commit: "x"}}.First(0)
+	idle := Head{State: Idle, Request: "old", Pin: &Pin{Commit: "x"}}.First(0, time.Time{})
 	plain := idle.Prepare(Release{Number: 1, Commit: "c"}, "union", nil)
 	if plain.Request != "old" || plain.Pin.Commit != "x" || plain.Inventory != "union" {
 		t.Errorf("without a request: %+v", plain)
@@ -492,7 +492,7 @@ func TestTheHeadFitsWhateverOthersWrite(t *testing.T) {
 			list := slices.Repeat([]string{long}, 300)
 			commit, digest := strings.Repeat("c", 64), strings.Repeat("d", 64)
 			why := Failure{Reason: long, Phase: object.Infrastructure, Object: long, Message: long}
-			h := Head{Environment: "9a0c7d2e-3b1f-4c5d-8e6f-7a8b9c0d1e2f", State: Idle, Number: 1e9}.First(0)
+			h := Head{Environment: "9a0c7d2e-3b1f-4c5d-8e6f-7a8b9c0d1e2f", State: Idle, Number: 1e9}.First(0, time.Time{})
 			for i := range badKept {
 				h = h.Quarantine(fmt.Sprintf("%064d", i), 1e9, why, noon)
 			}

@@ -31,6 +31,7 @@ const (
 type Journal struct {
 	Secrets     corev1client.SecretInterface // of the namespace that holds the journal
 	Metadata    metadata.ResourceInterface   // of the same Secrets
+	Namespace   string                       // its name, for messages
 	Environment types.UID
 	Now         func() time.Time
 
@@ -45,7 +46,8 @@ type Journal struct {
 
 func (j *Journal) headName() string { return "nexus-head-" + string(j.Environment) }
 
-// Head reads the head by a quorum read. A head that was never stored is the zero Head of the environment.
+// Head reads the head by a quorum read, and writes nothing. A head that was never stored is the zero Head of the environment; of one
+// that is gone it says Missing.
 func (j *Journal) Head(ctx context.Context) (Head, error) {
 	s, err := j.Secrets.Get(ctx, j.headName(), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {

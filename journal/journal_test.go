@@ -73,7 +73,7 @@ func TestOfManyWritersOfOneHeadExactlyOneWins(t *testing.T) {
 	if err != nil || unborn.Exists() || unborn.State != Idle || unborn.Environment != journals[0].Environment {
 		t.Fatalf("before the first write: %+v, %v", unborn, err)
 	}
-	first := race(t, unborn, func(int) Head { return unborn.First(0) })
+	first := race(t, unborn, func(int) Head { return unborn.First(0, time.Time{}) })
 	if !first.Exists() {
 		t.Error("a head that was written exists")
 	}
@@ -233,7 +233,7 @@ func TestAWriteWithoutAnAnswerIsNoFailure(t *testing.T) {
 	writes := func(r *http.Request) bool { return r.Method != http.MethodGet }
 	var unknown *UnknownOutcomeError
 	wire.losing(writes)
-	if _, err := j.Swap(t.Context(), unborn, unborn.First(0)); !errors.As(err, &unknown) {
+	if _, err := j.Swap(t.Context(), unborn, unborn.First(0, time.Time{})); !errors.As(err, &unknown) {
 		t.Fatalf("the first write: %v", err)
 	}
 	h, err := j.Head(t.Context())
@@ -318,7 +318,7 @@ func calls(j *Journal, b Bundle) map[string]func(context.Context) error {
 		"head":   func(ctx context.Context) error { _, err := j.Head(ctx); return err },
 		"unborn": func(ctx context.Context) error { _, err := j.unborn(ctx); return err },
 		"swap": func(ctx context.Context) error {
-			_, err := j.Swap(ctx, Head{State: Idle}, Head{State: Idle}.First(0))
+			_, err := j.Swap(ctx, Head{State: Idle}, Head{State: Idle}.First(0, time.Time{}))
 			return err
 		},
 		"store":   func(ctx context.Context) error { _, err := j.Store(ctx, b); return err },
@@ -337,7 +337,7 @@ func TestDeleteForgetsOneEnvironmentAndNoOther(t *testing.T) {
 	other, _ := open(t, namespace)
 	other.Environment = "another"
 	kept := store(t, other, BlobBundle("plan", []byte("{}")))
-	if _, err := other.Swap(t.Context(), Head{Environment: "another", State: Idle}, Head{Environment: "another", State: Idle}.First(0)); err != nil {
+	if _, err := other.Swap(t.Context(), Head{Environment: "another", State: Idle}, Head{Environment: "another", State: Idle}.First(0, time.Time{})); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Delete(t.Context()); err != nil {

@@ -107,7 +107,7 @@ func begun(t *testing.T, namespace string) (*Journal, Head) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h, err = j.Swap(t.Context(), h, h.First(0)); err != nil {
+	if h, err = j.Swap(t.Context(), h, h.First(0, time.Time{})); err != nil {
 		t.Fatal(err)
 	}
 	return j, h

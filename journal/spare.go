@@ -95,7 +95,8 @@ func (j *Journal) knowSpare(s *corev1.Secret, epoch int64) {
 	j.spare = copied{revision: s.ResourceVersion, epoch: epoch}
 }
 
-// unborn is the head of an environment that has none: a new one, or, where bundles tell that there was one, its spare.
+// unborn is the head of an environment that has none: a new one, or, where bundles tell that there was one, its spare, which
+// Rebuild makes the head.
 func (j *Journal) unborn(ctx context.Context) (Head, error) {
 	list, err := j.Metadata.List(ctx, metav1.ListOptions{LabelSelector: j.Selector()})
 	if err != nil {
@@ -133,11 +134,16 @@ func (j *Journal) unborn(ctx context.Context) (Head, error) {
 	if h.State != Idle || opened || !j.whole(h, there) {
 		return j.lose(lost)
 	}
-	h.revision = ""
-	if h, err = j.write(ctx, h, h.next(Idle)); err != nil {
+	h.revision, h.missing = "", true
+	return h, nil
+}
+
+// Rebuild stores the head that Missing tells of. Of several processes one succeeds; the others get ErrConflict.
+func (j *Journal) Rebuild(ctx context.Context, h Head) (Head, error) {
+	h, err := j.write(ctx, h, h.next(Idle))
+	if err != nil {
 		return Head{}, fmt.Errorf("rebuild the head: %w", err)
 	}
-	h.rebuilt = true
 	return h, nil
 }
 

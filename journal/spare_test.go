@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -104,14 +105,20 @@ func TestALostHeadIsRebuiltOnlyIfNoReleaseWasOpenedSinceItsSpare(t *testing.T) {
 				return
 			case err != nil:
 				t.Fatal(err)
-			case !got.Rebuilt() || !got.Exists() || got.Epoch != h.Epoch+1:
+			case !got.Missing() || got.Exists() || got.Epoch != h.Epoch:
 				t.Errorf("%+v", got)
+			}
+			if again, err := fresh.Head(t.Context()); err != nil || !again.Missing() {
+				t.Errorf("a look wrote the head: %+v, %v", again, err)
+			}
+			if got, err = fresh.Rebuild(t.Context(), got); err != nil || !got.Exists() || got.Missing() {
+				t.Fatalf("rebuild: %+v, %v", got, err)
 			}
 			h.Epoch++
 			if diff := cmp.Diff(h, got, cmpopts.IgnoreUnexported(Head{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Error(diff)
 			}
-			if again, err := fresh.Head(t.Context()); err != nil || again.Rebuilt() || again.Epoch != got.Epoch {
+			if again, err := fresh.Head(t.Context()); err != nil || again.Missing() || again.Epoch != got.Epoch {
 				t.Errorf("the next look: %+v, %v", again, err)
 			}
 			if _, err := j.Swap(t.Context(), h, h.Lift("", "")); !errors.Is(err, ErrConflict) {
@@ -172,7 +179,7 @@ func TestTheSpareIsWrittenOnceForEachRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h = swapped(t, j, h, h.First(7))
+	h = swapped(t, j, h, h.First(7, time.Unix(1e9, 0)))
 	rest := func(what string, writes int) {
 		t.Helper()
 		w.take()
@@ -229,7 +236,7 @@ func TestASpareWhoseAnswerWasLostIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h = swapped(t, j, h, h.First(0))
+	h = swapped(t, j, h, h.First(0, time.Time{}))
 	w.losing(func(r *http.Request) bool { return r.Method != http.MethodGet })
 	var away *UnavailableError
 	if err := j.Rest(t.Context(), h); !errors.As(err, &away) {

@@ -98,7 +98,7 @@ func (r *Reconciler) create(ctx context.Context, w *work, o object.Object) (kube
 		return kube.Applied{}, &pending{what: []string{o.Ref.String() + ": an older one is being deleted"}, after: time.Second}
 	case born == w.stamp:
 		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, true))
-	case r.bornBefore(born, math.MaxInt64) && kube.AppliedByUs(live): // of an older release of ours, which came late
+	case r.bornIn(born, 0, math.MaxInt64) && kube.AppliedByUs(live): // of an older release of ours, which came late
 		return r.Cluster.Apply(ctx, o.Body, kube.PreOf(live, true))
 	}
 	// Not even where it may be adopted: there is no image by which it could be given back.

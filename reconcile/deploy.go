@@ -81,6 +81,11 @@ func (r *Reconciler) begin(ctx context.Context, h journal.Head, c *candidate) (R
 	if err != nil {
 		return Result{Head: h}, err
 	}
+	// A head that was deleted while it rested is rebuilt as long as no plan of a later release is stored.
+	if err := r.stillHead(ctx, h.Epoch); err != nil {
+		r.forgetHead()
+		return Result{}, err
+	}
 	w := newWork(c, plan, base, images)
 	rel, union, err := r.store(ctx, h, w)
 	if err != nil {

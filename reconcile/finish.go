@@ -106,7 +106,12 @@ func (r *Reconciler) again(ctx context.Context, w *work, a Action) error {
 			return err
 		}
 	}
-	return r.apply(ctx, w, a)
+	err := r.apply(ctx, w, a)
+	if gone := (*kube.NotFoundError)(nil); errors.As(err, &gone) { // its namespace went
+		w.record(object.Record{Ref: a.Ref, Version: a.Version, UID: a.UID, Phase: a.Phase, Live: lost}, 0)
+		return nil
+	}
+	return err
 }
 
 // lost stands for the digest of an object that is not there as it was released: nothing equals it.

@@ -2,9 +2,12 @@ package reconcile
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
@@ -23,7 +26,7 @@ func (r *Reconciler) found(ctx context.Context, h journal.Head, c *candidate) (j
 	}
 	var err error
 	if !h.Exists() {
-		if h, err = r.swap(ctx, h, h.First(max(r.newest, r.Environment.Status.Release))); err != nil {
+		if h, err = r.swap(ctx, h, h.First(max(r.newest, r.Environment.Status.Release), r.Now())); err != nil {
 			return h, err
 		}
 	}
@@ -70,4 +73,32 @@ func (r *Reconciler) left() object.Inventory {
 func (r *Reconciler) forget() {
 	r.head, r.good, r.work, r.refused, r.same, r.epoch = nil, nil, nil, nil, "", 0
 	r.drifted, r.unwell, r.looked = nil, nil, false
+}
+
+// overLeftovers reports a first release over objects that were here before it: no set says how they were, so it can't be undone.
+func overLeftovers(h journal.Head) bool { return h.Good == nil && h.Release.Before != "" }
+
+// keep ends a first release that failed without undoing it: a person looks at it, and a new commit is released as usual.
+func (r *Reconciler) keep(ctx context.Context, h journal.Head, w *work) (Result, error) {
+	var inv object.Inventory
+	for _, a := range w.plan.Actions {
+		live, err := r.Cluster.Read(ctx, a.Ref, a.Version)
+		var gone *kube.NotFoundError
+		var unknown *kube.NoKindError
+		if errors.As(err, &gone) || errors.As(err, &unknown) {
+			continue
+		}
+		if err != nil {
+			return Result{Head: h}, fmt.Errorf("look at %s: %w", a.Ref, err)
+		}
+		rec := object.Record{Ref: a.Ref, Version: a.Version, UID: live.GetUID(), Phase: a.Phase}
+		if live.GetLabels()[object.EnvironmentLabel] == string(r.Environment.UID) {
+			inv = append(inv, rec) // without digests: the next release applies it again
+		}
+	}
+	digest, err := r.storeInventory(ctx, inv)
+	if err != nil {
+		return Result{Head: h}, err
+	}
+	return r.undone(ctx, h, w, digest, v1alpha1.Halted, nil)
 }

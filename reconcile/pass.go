@@ -218,7 +218,9 @@ func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.R
 	var err error
 	switch {
 	case h.Previous != nil && (q.Commit == "" || q.Commit == h.Previous.Commit): // from its bundle
-		c, err = r.fromMark(ctx, h, h.Previous, KindRollback)
+		if c, err = r.fromMark(ctx, h, h.Previous, KindRollback); err != nil && Judge(err) == Person { // what is deployed is not in doubt
+			err = refuse("NothingToRollBackTo", fmt.Errorf("%w: name the commit instead, which is then rendered again: `reconciler apply %s --namespace %s --commit %s`", err, r.Environment.Name, r.Environment.Namespace, h.Previous.Commit))
+		}
 	case q.Commit != "":
 		if c, err = r.admit(ctx, h, q.Commit, true); c != nil {
 			c.info.Kind = KindRollback

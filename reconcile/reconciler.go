@@ -182,7 +182,10 @@ func (r *Reconciler) read(ctx context.Context) (journal.Head, error) {
 	if !h.Exists() && r.epoch > 0 {
 		r.forget()
 	}
-	if h.Rebuilt() {
+	if h.Missing() {
+		if h, err = r.Journal.Rebuild(ctx, h); err != nil {
+			return journal.Head{}, err
+		}
 		r.forget()
 		r.tell(Event{Kind: EventRebuilt, Message: "the head of the journal was missing: it was rebuilt from its spare, and nothing is lost"})
 	}

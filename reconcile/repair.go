@@ -83,7 +83,7 @@ func (r *Reconciler) compare(base *world, rec object.Record) (*v1alpha1.Drift, e
 	if !declared {
 		return nil, nil // on its way out
 	}
-	if rec.UID != live.UID && r.bornBefore(live.Born, math.MaxInt64) {
+	if rec.UID != live.UID && r.bornIn(live.Born, 0, math.MaxInt64) {
 		rec.UID = live.UID // we made it again ourselves, and only the journal's inventory does not know yet
 	}
 	report, err := r.Cluster.Drift(live, rec, o.Body, base.ignored(rec.Ref))
@@ -243,7 +243,7 @@ func (r *Reconciler) stillHead(ctx context.Context, epoch int64) error {
 	if err != nil {
 		return fmt.Errorf("read the head before a write: %w", err)
 	}
-	if now.Epoch != epoch {
+	if now.Epoch != epoch || now.Missing() {
 		return fmt.Errorf("the head was written by somebody else: %w", journal.ErrConflict)
 	}
 	return nil
@@ -293,7 +293,7 @@ func (r *Reconciler) sweep(ctx context.Context, h journal.Head, base *world, cha
 			continue
 		}
 		live, here := r.Cluster.Live(ref)
-		if !here || live.Deleting || !r.bornBefore(live.Born, h.Epoch) {
+		if !here || live.Deleting || !r.bornIn(live.Born, h.Since, h.Epoch) {
 			continue
 		}
 		// A copy that somebody made of an object of ours has its marks, but was not applied by us.
@@ -312,14 +312,15 @@ func (r *Reconciler) sweep(ctx context.Context, h journal.Head, base *world, cha
 	return nil
 }
 
-// bornBefore reports that an object was created by a release of this environment that has ended.
-func (r *Reconciler) bornBefore(born string, epoch int64) bool {
+// bornIn reports that an object was created by a release of this environment between two epochs. What a journal left that is gone
+// is no late write: nothing says that it may go.
+func (r *Reconciler) bornIn(born string, first, last int64) bool {
 	uid, number, ok := strings.Cut(born, "/")
 	if !ok || uid != string(r.Environment.UID) {
 		return false
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	return err == nil && n <= epoch
+	return err == nil && first <= n && n <= last
 }
 
 // feel judges what changed in the cluster since the last look, and keeps what has failed for

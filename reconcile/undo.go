@@ -17,17 +17,6 @@ import (
 	"github.com/nexus-platform/reconciler/object"
 )
 
-// HaltedError says that only a person can go on, and what they can do.
-type HaltedError struct {
-	What string // what happened
-	Do   string // what to do
-	Err  error
-}
-
-func (e *HaltedError) Error() string { return e.What + "; " + e.Do }
-
-func (e *HaltedError) Unwrap() error { return e.Err }
-
 // abort turns the release round: from here on it is undone (R1).
 func (r *Reconciler) abort(ctx context.Context, h journal.Head, w *work, f *failure) (Result, error) {
 	failpoint.Here(failpoint.AbortBefore)
@@ -46,7 +35,7 @@ func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
 	if err != nil {
 		return Result{Head: h}, r.halt(h, err)
 	}
-	if h.Good == nil && h.Release.Kind == KindDeploy && r.Environment.Spec.OnFirstFailure != "undo" && h.Release.Failure.Reason != reasonSuperseded {
+	if h.Good == nil && h.Release.Kind == KindDeploy && h.Release.Failure.Reason != reasonSuperseded && (r.Environment.Spec.OnFirstFailure != "undo" || overLeftovers(h)) {
 		return r.keep(ctx, h, w)
 	}
 	if w.undoing == nil {
@@ -64,7 +53,7 @@ func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
 	if u.removed {
 		return r.undoLater(h, &pending{what: []string{"admission: what this release brought is gone, which takes the API server a moment to know"}, after: time.Second})
 	}
-	if err := each(ctx, u.grounds(), u.restore); err != nil {
+	if err := each(ctx, u.grounds(), u.ground); err != nil {
 		return r.undoLater(h, err)
 	}
 	for _, phase := range object.Phases {
@@ -95,46 +84,6 @@ func (r *Reconciler) undo(ctx context.Context, h journal.Head) (Result, error) {
 
 const reasonSuperseded = "Superseded"
 
-// undoLater waits or gives a person what the undo needs. The release stays open: undo goes on when the fault is mended.
-func (r *Reconciler) undoLater(h journal.Head, err error) (Result, error) {
-	var wait *pending
-	if errors.As(err, &wait) {
-		return Result{Head: h, Waiting: wait.what, After: max(wait.after, 100*time.Millisecond), Why: "undoing"}, nil
-	}
-	return Result{Head: h}, r.halt(h, err)
-}
-
-// halt turns what no retry will mend into a HaltedError.
-func (r *Reconciler) halt(h journal.Head, err error) error {
-	switch Judge(err) {
-	case Again, Reread, Stop:
-		return err
-	}
-	var halted *HaltedError
-	if errors.As(err, &halted) {
-		return err
-	}
-	what := fmt.Sprintf("the releases of %s stand still: %v", r.Environment.Name, err)
-	if h.State != journal.Idle && h.State != "" {
-		what = fmt.Sprintf("release %d of %s stands still while it is %s: %v", h.Number, r.Environment.Name, h.State, err)
-	}
-	return &HaltedError{What: what, Do: r.remedy(err), Err: err}
-}
-
-// remedy says what is safe, and by which command a person goes on.
-func (r *Reconciler) remedy(err error) string {
-	var newer *journal.NewerError
-	switch {
-	case errors.As(err, &newer):
-		return fmt.Sprintf("nothing is written meanwhile: run the newer program again, by `kubectl --namespace %s rollout undo deployment/nexus-reconciler` if it was replaced just now", r.System)
-	case Judge(err) == Person:
-		return fmt.Sprintf("nothing is written meanwhile, and what is deployed stays as it is: restore the Secret from a backup of the cluster, or begin anew by `kubectl --namespace %s delete secrets --selector %s`: "+
-			"the tip of the branch is then released over what is there, and what it does not declare is pruned within the guards of its policy", r.System, r.Journal.Selector())
-	}
-	return fmt.Sprintf("nothing is half-written: mend what the message names (rights, a webhook, a namespace that does not go), and it goes on by itself within a minute; "+
-		"`reconciler explain %s --namespace %s` shows how far it is", r.Environment.Name, r.Environment.Namespace)
-}
-
 // undoing is the way back, over as many passes as it takes.
 type undoing struct {
 	r *Reconciler
@@ -145,6 +94,16 @@ type undoing struct {
 	restored map[object.Ref]bool // by this process: once is enough
 	kept     []string
 	removed  bool // something was deleted in this pass
+	what     string
+	since    time.Time // when it was first waited for
+}
+
+// waited is how long the undo has stood still for what it waits for now.
+func (u *undoing) waited(what string, now time.Time) time.Duration {
+	if what != u.what {
+		u.what, u.since = what, now
+	}
+	return now.Sub(u.since)
 }
 
 // changed are the actions of a phase that touched what was there before.
@@ -156,23 +115,6 @@ func (u *undoing) changed(phase object.Phase) []Action {
 		}
 		if _, was := u.w.base.inventory[a.Ref]; was || a.Do == Adopt {
 			out = append(out, a)
-		}
-	}
-	return out
-}
-
-// grounds are the Namespaces of what is restored, where they are the environment's own: somebody may have deleted one.
-func (u *undoing) grounds() []Action {
-	var out []Action
-	seen := map[object.Ref]bool{}
-	for _, phase := range object.Phases {
-		for _, a := range u.changed(phase) {
-			ref := object.Ref{Kind: "Namespace", Name: a.Ref.Namespace}
-			rec, was := u.w.base.inventory[ref]
-			if was && !seen[ref] {
-				out = append(out, Action{Do: Change, Ref: ref, Version: rec.Version, Phase: object.Infrastructure})
-			}
-			seen[ref] = true
 		}
 	}
 	return out
@@ -232,7 +174,7 @@ func (u *undoing) takeBack(ctx context.Context, a Action) error {
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", a.Ref, err)
 	case live.GetDeletionTimestamp() != nil:
-		return &pending{what: []string{a.Ref.String() + ": is being deleted, to be made again"}, after: time.Second}
+		return &pending{what: []string{a.Ref.String() + ": " + ending(live)}, after: time.Second}
 	}
 	if !kube.Touched(live, rec) && !u.w.applied(a.Ref) {
 		return nil // never touched
@@ -324,31 +266,6 @@ func guards(ref object.Ref) bool {
 	return false
 }
 
-// keep ends a first release that failed without undoing it: a person looks at it, and a new commit is released as usual.
-func (r *Reconciler) keep(ctx context.Context, h journal.Head, w *work) (Result, error) {
-	var inv object.Inventory
-	for _, a := range w.plan.Actions {
-		live, err := r.Cluster.Read(ctx, a.Ref, a.Version)
-		var gone *kube.NotFoundError
-		var unknown *kube.NoKindError
-		if errors.As(err, &gone) || errors.As(err, &unknown) {
-			continue
-		}
-		if err != nil {
-			return Result{Head: h}, fmt.Errorf("look at %s: %w", a.Ref, err)
-		}
-		rec := object.Record{Ref: a.Ref, Version: a.Version, UID: live.GetUID(), Phase: a.Phase}
-		if live.GetLabels()[object.EnvironmentLabel] == string(r.Environment.UID) {
-			inv = append(inv, rec) // without digests: the next release applies it again
-		}
-	}
-	digest, err := r.storeInventory(ctx, inv)
-	if err != nil {
-		return Result{Head: h}, err
-	}
-	return r.undone(ctx, h, w, digest, v1alpha1.Halted, nil)
-}
-
 // undone closes the release: the environment is on the last good commit again, and this one is remembered as bad.
 func (r *Reconciler) undone(ctx context.Context, h journal.Head, w *work, inventory string, outcome v1alpha1.Outcome, kept []string) (Result, error) {
 	f := h.Release.Failure
@@ -357,7 +274,10 @@ func (r *Reconciler) undone(ctx context.Context, h journal.Head, w *work, invent
 	info.Changes = w.plan.Counts()
 	info.Message = because(fmt.Sprintf("%s in phase %s", f.Reason, f.Phase), f.Object, f.Message)
 	if outcome == v1alpha1.Halted {
-		info.Message += fmt.Sprintf("; this was the first release, so its objects were kept: push a commit that mends it, or set onFirstFailure: undo and run `reconciler retry %s --namespace %s`", r.Environment.Name, r.Environment.Namespace)
+		info.Message += "; this was the first release, so its objects were kept: push a commit that mends it"
+		if !overLeftovers(h) {
+			info.Message += fmt.Sprintf(", or set onFirstFailure: undo and run `reconciler retry %s --namespace %s`", r.Environment.Name, r.Environment.Namespace)
+		}
 	}
 	failpoint.Here(failpoint.UndoneBefore)
 	h, err := r.swap(ctx, h, h.Undone(journal.Outcome{Outcome: string(outcome), Reason: f.Reason, Phase: f.Phase, Object: f.Object, Message: info.Message, FinishedAt: r.Now(), Kept: kept}, inventory, outcome != v1alpha1.Superseded && !failpoint.Without(failpoint.Quarantine)))

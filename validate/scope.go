@@ -16,6 +16,7 @@ import (
 const (
 	systemAccount     = "nexus-reconciler" // the reconciler's own service account
 	headPrefix        = "nexus-head-"      // of the journal's Secrets
+	sparePrefix       = "nexus-spare-"     // as well
 	rbacGroup         = "rbac.authorization.k8s.io"
 	everyNamespace    = "*"
 	chooseAnotherPath = "take it out of the repository"
@@ -69,7 +70,7 @@ func (r *run) outOfReach(o object.Object) bool {
 		what, field = "says what may be deployed, so it lives in the cluster and never in the repository that it guards", "kind"
 	case gk == kinds.CRD && strings.HasSuffix(o.Ref.Name, "."+v1alpha1.GroupVersion.Group):
 		what, field = "is installed with the reconciler", "metadata.name"
-	case gk.String() == "Secret" && strings.HasPrefix(o.Ref.Name, headPrefix):
+	case gk.String() == "Secret" && (strings.HasPrefix(o.Ref.Name, headPrefix) || strings.HasPrefix(o.Ref.Name, sparePrefix)):
 		what, field = "has a name that is kept for the journal", "metadata.name"
 	case gk.String() == "Secret" && strings.HasPrefix(at[string](o, "type"), object.Domain):
 		what, field = "has a type that is kept for the journal", "type"
