@@ -4,9 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/object"
@@ -89,4 +91,72 @@ func TestAHeadWithoutASpareHaltsWithTheCommandThatBeginsAnew(t *testing.T) {
 	if !errors.As(err, &halted) || !strings.Contains(halted.Do, "kubectl --namespace "+s.assembly.Namespace+" delete secrets --selector "+object.Domain+"journal="+string(s.env.UID)) {
 		t.Errorf("%v", err)
 	}
+}
+
+func TestAnUndoThatAnObjectHoldsUpHaltsAndGoesOnByItself(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	files := good(s)
+	impatient := "apiVersion: nexus.dev/v1alpha1\nkind: ReleasePolicy\nspec: {settle: 0s, bake: 0s, patience: 1s, phases: {infrastructure: {timeout: 1s}}}\n"
+	keep := strings.Replace(configMap("a", "one"), "  name: a\n", "  name: a\n  finalizers: [never.example/x]\n", 1)
+	s.want(v1alpha1.Succeeded, "with a finalizer", map[string]string{"a.yaml": keep, "app.yaml": files["app.yaml"], "release.yaml": impatient})
+	cms := s.client.CoreV1().ConfigMaps(s.namespace)
+	if err := cms.Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	bad := s.release("cannot be made", map[string]string{"a.yaml": strings.Replace(keep, "one", "two", 1), "app.yaml": files["app.yaml"], "release.yaml": impatient})
+	var halted *reconcile.HaltedError
+	deadline := time.After(deadline)
+	for {
+		_, err := s.run.Pass(t.Context(), reconcile.Ask{})
+		if errors.As(err, &halted) {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("the last pass: %v", err)
+		case <-s.bell:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if !strings.Contains(halted.What, "its finalizers never.example/x keep it") {
+		t.Errorf("%v", halted)
+	}
+	if _, err := cms.Patch(t.Context(), "a", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.settle(reconcile.Ask{}, "the undo to end", func(res reconcile.Result, err error) bool { return res.Head.Quarantined(bad) })
+	if got := s.value("a"); got != "one" {
+		t.Errorf("a is %s", got)
+	}
+}
+
+func TestARollbackToABundleThatIsGoneIsRefusedAndHoldsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	files := good(s)
+	first := s.rest().Head.Good.Set
+	files["a.yaml"] = configMap("a", "two")
+	s.want(v1alpha1.Succeeded, "a changes", files)
+	secrets := s.client.CoreV1().Secrets(s.assembly.Namespace)
+	list, err := secrets.List(t.Context(), metav1.ListOptions{LabelSelector: object.Domain + "part=bundle"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range list.Items {
+		if strings.Contains(secret.Name, first[:32]) {
+			err = errors.Join(err, secrets.Delete(t.Context(), secret.Name, metav1.DeleteOptions{}))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	ask := reconcile.Ask{Request: &v1alpha1.Request{ID: "back", Verb: v1alpha1.VerbRollback, By: "ada"}}
+	res := s.settle(ask, "an answer", func(res reconcile.Result, err error) bool { return res.Refused != nil })
+	if !strings.Contains(res.Refused.Err.Error(), "reconciler apply test --namespace "+s.namespace+" --commit ") {
+		t.Errorf("refused: %v", res.Refused.Err)
+	}
+	files["a.yaml"] = configMap("a", "three")
+	s.want(v1alpha1.Succeeded, "a changes again", files)
 }
