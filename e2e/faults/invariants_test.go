@@ -174,7 +174,7 @@ func (l *lane) checkWorld(ctx context.Context, commit string) (end string) {
 		}
 	}
 	found := w.generalized(l.group)
-	if l.replaced == "theirs" { // what was to be adopted, or given back, is not what it was
+	if l.replaced["theirs"] { // what was to be adopted, or given back, is not what it was
 		delete(found, "ConfigMap/theirs")
 		golden = maps.Clone(golden)
 		delete(golden, "ConfigMap/theirs")
@@ -217,7 +217,7 @@ func (l *lane) checkSurvivors(w world, end string) {
 	for name, uid := range l.before.uids {
 		now, here := w.uids[name]
 		_, short, _ := strings.Cut(name, "/")
-		if here && now != uid && !slices.Contains(goEarly, short) && short != l.replaced {
+		if here && now != uid && !slices.Contains(goEarly, short) && !l.replaced[short] {
 			l.violate("I2: %s is another object than before (%s world)", name, end)
 		}
 	}

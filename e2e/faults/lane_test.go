@@ -63,10 +63,10 @@ type lane struct {
 	begun      journal.Head // the head before it
 	before     world
 	violations []string
-	newer      string // a commit that arrived in the middle
-	withdrawn  bool   // it declares what was there before
-	disturbed  error  // what was to happen around the release could not
-	replaced   string // name of an object that somebody deleted
+	newer      string          // a commit that arrived in the middle
+	withdrawn  bool            // it declares what was there before
+	undone     int             // faults that found nothing to be done to
+	replaced   map[string]bool // names of objects that somebody deleted
 	history    []proxy.Write
 	traced     []string // boundaries that were reached
 	boundary   string   // at which a failpoint kills the daemon

@@ -2,7 +2,9 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -57,7 +59,9 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 		case h.Good != nil:
 			digest = h.Good.Set
 		}
-		if digest != "" {
+		if digest == "" {
+			l.unwrite(errNobodys)
+		} else {
 			l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, fmt.Sprintf("nexus-bundle-%s-%s", l.uid, digest[:32]), metav1.DeleteOptions{}))
 		}
 	}
@@ -95,57 +99,72 @@ func (l *lane) by(w proxy.Write) *process {
 	return l.daemons[w.By]
 }
 
-// unwrite remembers that a person could not do what the mode says.
+// unwrite counts a fault that did not happen, because there was nothing to do it to. That a person could not do it is no fault of
+// the daemon, but the run would prove nothing: it fails.
 func (l *lane) unwrite(err error) {
-	if err != nil {
-		l.disturbed = err
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	l.undone++
+	l.mu.Unlock()
+	if !errors.Is(err, errNobodys) && !apierrors.IsNotFound(err) {
+		l.violate("the harness: %v", err)
 	}
 }
 
-// disturb edits or deletes the object of a write as a person would.
+// fixture is a ConfigMap that every set has, with another value in the new one than in the old.
+const fixture = "settings"
+
+// byHand is what a person makes of the fixture: a field of ours, so that it has to be taken back.
+const byHand = `{"data":{"key":"by hand"}}`
+
+// disturb edits or deletes the object of a write as a person would. Where the write is of no object that a person could reach (the
+// journal, a status, what is outside of the namespace, what is not there yet), it is the fixture: there too somebody may interfere.
 func (l *lane) disturb(ctx context.Context, mode proxy.Mode, q apicount.Request) {
-	var resource schema.GroupVersionResource
-	for _, k := range kinds {
-		name := k.Resource
-		if k.Group != "" {
-			name += "." + k.Group
-		}
-		if name == q.Resource {
-			resource = k
-		}
+	patch := `{"metadata":{"annotations":{"example.com/by-hand":"yes"}}}` // moves the version, and is of no concern to us
+	at := slices.IndexFunc(kinds, func(k schema.GroupVersionResource) bool { return k.GroupResource().String() == q.Resource })
+	err := errNobodys
+	if at >= 0 && q.Name != "" && q.Namespace == l.ns {
+		err = l.interfere(ctx, mode, kinds[at], q.Name, patch)
 	}
-	if resource.Resource == "" || q.Name == "" || q.Namespace != l.ns {
-		l.disturbed = errNobodys
-		return
-	}
-	objects := l.dynamic.Resource(resource).Namespace(q.Namespace)
-	var err error
-	if mode == proxy.Delete {
-		err = objects.Delete(ctx, q.Name, metav1.DeleteOptions{})
-	} else {
-		_, err = objects.Patch(ctx, q.Name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"example.com/by-hand":"yes"}}}`), metav1.PatchOptions{FieldManager: "somebody"})
-	}
-	if apierrors.IsNotFound(err) {
-		l.disturbed = errNobodys
-		return
-	}
-	if mode == proxy.Delete {
-		l.replaced = q.Name
+	if errors.Is(err, errNobodys) {
+		err = l.interfere(ctx, mode, kinds[0], fixture, byHand)
 	}
 	l.unwrite(err)
+}
+
+// interfere deletes an object, or patches it. Its error is errNobodys where there is none.
+func (l *lane) interfere(ctx context.Context, mode proxy.Mode, resource schema.GroupVersionResource, name, patch string) error {
+	objects := l.dynamic.Resource(resource).Namespace(l.ns)
+	var err error
+	if mode == proxy.Delete {
+		err = objects.Delete(ctx, name, metav1.DeleteOptions{})
+	} else {
+		_, err = objects.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "somebody"})
+	}
+	if apierrors.IsNotFound(err) {
+		return errNobodys
+	}
+	if err == nil && mode == proxy.Delete {
+		l.mu.Lock()
+		l.replaced[name] = true
+		l.mu.Unlock()
+	}
+	return err
 }
 
 // edit changes a ConfigMap of the release as a person would.
 func (l *lane) edit(t *testing.T, name string) {
 	t.Helper()
-	_, err := l.kube.CoreV1().ConfigMaps(l.ns).Patch(t.Context(), name, types.MergePatchType, []byte(`{"data":{"key":"by hand"}}`), metav1.PatchOptions{FieldManager: "somebody"})
+	_, err := l.kube.CoreV1().ConfigMaps(l.ns).Patch(t.Context(), name, types.MergePatchType, []byte(byHand), metav1.PatchOptions{FieldManager: "somebody"})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 // errNobodys says that the write was about nothing that a person could disturb.
-var errNobodys = fmt.Errorf("there was nothing to disturb")
+var errNobodys = errors.New("there was nothing to disturb")
 
 // tidyUp takes back what a disturbance left.
 func (l *lane) tidyUp(ctx context.Context) error {

@@ -114,7 +114,7 @@ func (l *lane) decided(commit string) bool {
 func (l *lane) measure(r *result, decided time.Time) {
 	from := time.Time{}
 	if fired := l.proxy.Fired(); len(fired) > 0 {
-		r.Step, r.Write, r.Fired = fired[0].Step, fired[0].String(), len(fired)
+		r.Step, r.Write, r.Fired = fired[0].Step, fired[0].String(), len(fired)-l.undone
 		from = fired[len(fired)-1].At
 	}
 	if n := len(l.starts); n > 0 {
@@ -178,7 +178,7 @@ func (l *lane) enter(ctx context.Context, line string) (string, error) {
 // begin forgets the run before.
 func (l *lane) begin(ctx context.Context) {
 	l.withdrawn = false
-	l.violations, l.newer, l.disturbed, l.starts, l.replaced = nil, "", nil, nil, ""
+	l.violations, l.newer, l.undone, l.starts, l.replaced = nil, "", 0, nil, map[string]bool{}
 	if err := l.prepare(ctx); err != nil {
 		l.violate("prepare: %v", err)
 	}
@@ -225,7 +225,7 @@ func (l *lane) calm() {
 
 // checkEnd compares how a run ended with what the fault matrix of the protocol demands.
 func (l *lane) checkEnd(r *result) {
-	if l.newer != "" || l.disturbed != nil {
+	if l.newer != "" {
 		return
 	}
 	if allowed := demanded(r.Mode, r.Step, r.Bad); r.Fired > 0 && !slices.Contains(allowed, r.End) {
