@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
-	"github.com/nexus-platform/reconciler/failpoint"
 )
 
 // rows of the fault matrix, each with the modes that it is made of.
@@ -62,20 +61,6 @@ func (r result) modeOf() proxy.Mode {
 	return r.Mode
 }
 
-// stepOf is where it was done.
-func (r result) stepOf() proxy.Step {
-	if r.modeOf() != boundary {
-		return r.Step
-	}
-	name, _, _ := strings.Cut(r.Write, "=")
-	for _, step := range proxy.Steps { // the first, where a boundary lies at several
-		if slices.Contains(failpoint.Steps[string(step)], failpoint.Name(name)) {
-			return step
-		}
-	}
-	return r.Step
-}
-
 // matrix writes how many runs of each cell ended as it demands, of how many; what has none is listed.
 func matrix(w io.Writer, sweeps map[string][]result) {
 	fmt.Fprint(w, "| fault |")
@@ -94,7 +79,7 @@ func matrix(w io.Writer, sweeps map[string][]result) {
 					continue
 				}
 				for _, r := range all {
-					if r.Fired > 0 && slices.Contains(row.modes, r.modeOf()) && slices.Contains(c.steps, r.stepOf()) {
+					if r.Fired > 0 && slices.Contains(row.modes, r.modeOf()) && slices.Contains(c.steps, r.Step) {
 						done++
 						if len(r.Violations) == 0 {
 							right++

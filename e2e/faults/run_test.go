@@ -120,6 +120,7 @@ func (l *lane) measure(r *result, decided time.Time) {
 	if n := len(l.starts); n > 0 {
 		if l.boundary != "" {
 			r.Fired, r.Write = n, l.boundary
+			r.Step = l.stepOf(l.boundary, l.starts[0])
 		}
 		from = l.starts[n-1]
 		r.Start = l.firstWrite(from)
@@ -223,63 +224,7 @@ func (l *lane) calm() {
 	}
 }
 
-// checkEnd compares how a run ended with what the fault matrix of the protocol demands.
-func (l *lane) checkEnd(r *result) {
-	if l.newer != "" {
-		return
-	}
-	if allowed := demanded(r.Mode, r.Step, r.Bad); r.Fired > 0 && !slices.Contains(allowed, r.End) {
-		l.violate("matrix: %s at %s ended as %s; allowed: %v", r.Mode, r.Step, r.End, allowed)
-	}
-	if r.Fired == 0 && r.Mode != proxy.None && r.End != map[bool]string{true: "old", false: "new"}[r.Bad] {
-		l.violate("matrix: without a fault it ended as %s", r.End)
-	}
-}
-
-// demanded is the fault matrix: how a release may end, by the fault and the step that it is done to.
-func demanded(mode proxy.Mode, step proxy.Step, bad bool) []string {
-	o, n, e := []string{"old"}, []string{"new"}, []string{"old", "new"}
-	h := "halted"
-	switch {
-	case mode == proxy.LoseHead && slices.Contains([]proxy.Step{proxy.S5, proxy.S7, proxy.S11, proxy.R1}, step):
-		return []string{h} // a release is open: nobody but a person knows how far it is
-	case mode == proxy.LoseHead && slices.Contains([]proxy.Step{proxy.S1, proxy.S2, proxy.S3}, step):
-		return append(map[bool][]string{true: o, false: n}[bad], h) // the plan of the release is stored already, or not yet
-	case mode == proxy.LoseHead && bad:
-		return o
-	case mode == proxy.LoseHead:
-		return e // rebuilt from its spare
-	case mode == proxy.LoseNamespace && bad:
-		return o
-	case mode == proxy.LoseNamespace:
-		return e
-	case mode == proxy.LoseBundle && bad:
-		return []string{"old", h}
-	case mode == proxy.LoseBundle && !slices.Contains([]proxy.Step{proxy.S11, proxy.S12, proxy.S13}, step):
-		return []string{"old", "new", h}
-	case mode == proxy.LoseBundle:
-		return n
-	case bad:
-		return o
-	}
-	switch step {
-	case proxy.S12, proxy.S13:
-		return n
-	case proxy.S11:
-		if mode == proxy.KillAfterApply || mode == proxy.KillAfterAnswer || mode == proxy.DropAnswer || mode == proxy.TimedOut {
-			return n
-		}
-	case proxy.S2, proxy.S5: // S1 is tried again: that a bundle was refused says nothing of the commit
-		if mode == proxy.Forbidden || mode == proxy.Invalid || mode == proxy.Denied {
-			return o
-		}
-	case proxy.R1, proxy.R2, proxy.R3:
-		return o
-	}
-	return e
-}
-
-// describe is a result in a line.
+// String is a result in a line.
 func (r result) String() string {
 	text := fmt.Sprintf("%s: %s, %s at %s (%s), %d writes, recovered in %s", r.Case, r.End, r.Outcome, r.Step, r.Write, r.Writes, r.Recovery.Round(time.Millisecond))
 	if len(r.Violations) > 0 {

@@ -70,8 +70,8 @@ func (m Mode) Kills() bool {
 	return m == KillBefore || m == KillAfterApply || m == KillAfterAnswer || m == Terminate
 }
 
-// reaches reports that the API server hears of the write.
-func (m Mode) reaches() bool {
+// Reaches reports that the API server hears of the write.
+func (m Mode) Reaches() bool {
 	return !slices.Contains([]Mode{KillBefore, DropBefore, Conflict, Throttled, Internal, Unavailable, Forbidden, Invalid, Denied, Away}, m)
 }
 

@@ -177,7 +177,7 @@ func (p *Proxy) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 	}
 	p.writes = append(p.writes, entry)
 	p.mu.Unlock()
-	if entry.Step == S11 && mode.reaches() {
+	if entry.Step == S11 && mode.Reaches() {
 		p.Deciding(*entry.Head)
 	}
 	p.serve(w, r, &request{Proxy: p, entry: entry, request: r, next: next}, mode)
