@@ -33,7 +33,7 @@ func (l *lane) checkHistory(writes []proxy.Write) {
 	allowed := l.inventoried()
 	ended, reverted := map[int64]string{}, map[string]bool{}
 	states := map[int64]map[journal.State]bool{}
-	for _, w := range writes {
+	for i, w := range writes {
 		switch {
 		case w.Head != nil && w.Applied:
 			l.checkTransition(h, *w.Head)
@@ -56,6 +56,9 @@ func (l *lane) checkHistory(writes []proxy.Write) {
 			l.checkProjection(w, ended)
 		case w.Namespace == l.system, w.Step == proxy.Unnumbered, w.Step == proxy.Projection, w.DryRun:
 		default:
+			if w.Step == proxy.Repair && !excused(w, writes[:i]) {
+				l.violate("I4: %s while no release was open, and there was nothing to repair", w)
+			}
 			l.checkWrite(w, h, allowed)
 		}
 	}
@@ -95,7 +98,7 @@ func (l *lane) inventoried() map[string]bool {
 	return allowed
 }
 
-// checkWrite: I3, I4, and the preconditions of rule 5.
+// checkWrite: I3, rule 8, and the preconditions of rule 5.
 func (l *lane) checkWrite(w proxy.Write, h journal.Head, allowed map[string]bool) {
 	var u unstructured.Unstructured
 	var precondition metav1.DeleteOptions

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -119,7 +120,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, q *request, mode M
 		}
 		p.Later(p.LateBy, func() {
 			p.mu.Lock()
-			q.entry.Late = true
+			q.entry.Late, q.entry.Arrived = true, time.Now()
 			p.mu.Unlock()
 			q.forward()
 		})

@@ -33,6 +33,7 @@ type Write struct {
 	Spare   bool          // it writes the spare of the head
 	Fault   Mode          // what was done to it
 	Late    bool          // it was held back and delivered after its client had given up
+	Arrived time.Time     // when it was delivered, where it is Late
 	By      string        // the bearer token of whom it came from
 }
 
