@@ -275,11 +275,13 @@ func TestBaseline(t *testing.T) {
 			}
 		}
 	}
-	n := 4
 	if *full {
-		n = 80
+		runs = sample(t, runs, 80)
+	} else { // those that show it
+		runs = sample(t, slices.DeleteFunc(runs, func(r plannedRun) bool { return !r.bad }), 4)
 	}
-	runs = sample(t, runs, n)
+	runs = part(t, runs)
+	until := bounded()
 	into := openResults(t, "baseline")
 	todo := make(chan plannedRun, len(runs))
 	for _, r := range runs {
@@ -293,7 +295,11 @@ func TestBaseline(t *testing.T) {
 			t.Run(fmt.Sprintf("lane %d", i+1), func(t *testing.T) {
 				t.Parallel()
 				var l *lane
-				for planned := range todo {
+				for first := i == 0; first || !past(until); first = false {
+					planned, more := <-todo
+					if !more {
+						return
+					}
 					var err error
 					if l == nil {
 						if l, err = newLane(t, s, laneOptions{baseline: true}); err != nil {

@@ -26,10 +26,9 @@ func TestARefusalThatLasts(t *testing.T) {
 			lastingRun{mode: mode, step: proxy.R2, bad: true, halts: true, end: "old"})
 	}
 	if !*full {
-		r := random(t)
-		r.Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
-		runs = runs[:2]
+		runs = sample(t, runs, 2)
 	}
+	runs = part(t, runs)
 	into := openResults(t, "lasting")
 	t.Run("refusals", func(t *testing.T) {
 		for _, r := range runs {
@@ -46,7 +45,7 @@ func TestARefusalThatLasts(t *testing.T) {
 			})
 		}
 	})
-	report(t, "refusals that last", into.all)
+	report(t, "refusals that last", into)
 }
 
 // lastingRun is one release and what is refused of it.
@@ -122,7 +121,7 @@ func TestSomebodyDeletesANamespaceOfARelease(t *testing.T) {
 	}
 	into := openResults(t, "namespace")
 	t.Run("faults", func(t *testing.T) { drive(t, s, runs, into, laneOptions{small: true, outside: true}, *lanes) })
-	report(t, "a namespace that somebody deletes", into.all)
+	report(t, "a namespace that somebody deletes", into)
 }
 
 // outside is the second namespace of a lane that has one.

@@ -2,9 +2,12 @@
 package faults
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +34,7 @@ import (
 var (
 	full  = flag.Bool("full", false, "sweep everything instead of a sample")
 	lanes = flag.Int("lanes", 3, "runs side by side, each with an environment and a daemon of its own")
-	seed  = flag.Uint64("seed", 0, "of the sample and of the soak; 0: a new one, which is printed")
+	seed  = flag.Uint64("seed", 0, "of the sample and of the soak; 0: a new one, which is printed, but always the same for what -full chooses")
 	state = flag.String("state", "", "folder of results: a sweep that was interrupted goes on from it; empty: none is kept")
 	shard = flag.String("shard", "1/1", "K/N: the Kth of N parts of the sweep")
 	only  = flag.String("only", "", "do only the runs whose names match this regular expression")
@@ -81,6 +84,7 @@ type site struct {
 	metadata metadata.Interface
 	dir      string
 	binary   string // built with failpoints
+	build    string // the first digits of its SHA-256
 
 	mu   sync.Mutex
 	seq  int
@@ -109,9 +113,8 @@ func makeSite(t *testing.T) (*site, error) {
 	if s.dir, err = os.MkdirTemp("", "nexus-faults-"); err != nil {
 		return nil, err
 	}
-	s.binary = filepath.Join(s.dir, "reconciler")
-	if out, err := exec.Command("go", "build", "-tags", "failpoints", "-o", s.binary, "../../cmd/reconciler").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the reconciler: %w\n%s", err, out)
+	if s.binary, s.build, err = buildDaemon(s.dir); err != nil {
+		return nil, err
 	}
 	if err := cluster.Kubectl(t.Context(), s.dir); err != nil {
 		return nil, err
@@ -140,6 +143,25 @@ func makeSite(t *testing.T) (*site, error) {
 		return nil, fmt.Errorf("install: %w\n%s", err, out)
 	}
 	return s, nil
+}
+
+// buildDaemon builds the daemon with failpoints. Its digest depends on nothing but the code: results are kept by it.
+func buildDaemon(dir string) (binary, digest string, err error) {
+	binary = filepath.Join(dir, "reconciler")
+	out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "failpoints", "-o", binary, "../../cmd/reconciler").CombinedOutput()
+	if err != nil {
+		return "", "", fmt.Errorf("build the reconciler: %w\n%s", err, out)
+	}
+	f, err := os.Open(binary)
+	if err != nil {
+		return "", "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", "", err
+	}
+	return binary, hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
 // number is one that was not given before.

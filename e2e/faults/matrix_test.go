@@ -62,7 +62,7 @@ func (r result) modeOf() proxy.Mode {
 }
 
 // matrix writes how many runs of each cell ended as it demands, of how many; what has none is listed.
-func matrix(w io.Writer, sweeps map[string][]result) {
+func matrix(w io.Writer, sweeps map[string]*results) {
 	fmt.Fprint(w, "| fault |")
 	for _, c := range columns {
 		fmt.Fprintf(w, " %s |", c.name)
@@ -78,7 +78,7 @@ func matrix(w io.Writer, sweeps map[string][]result) {
 				if row.of != "" && !strings.HasPrefix(of, row.of) || row.of == "" && slices.Contains([]string{"lasting", "twins", "namespace", "baseline", "mutants", "recovery"}, of) || row.of == "" && strings.HasPrefix(of, "clock") {
 					continue
 				}
-				for _, r := range all {
+				for _, r := range all.all {
 					if r.Fired > 0 && slices.Contains(row.modes, r.modeOf()) && slices.Contains(c.steps, r.Step) {
 						done++
 						if len(r.Violations) == 0 {
@@ -99,46 +99,64 @@ func matrix(w io.Writer, sweeps map[string][]result) {
 	fmt.Fprintf(w, "\nEmpty: %s.\n", strings.Join(empty, "; "))
 }
 
-// printReport writes every figure of docs/reliability.md from the results in a folder.
+// printReport writes every figure of docs/reliability.md from the results in a folder, so far as they are of the daemon as it is now.
 func printReport(w io.Writer, dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
 	if err != nil {
 		return err
 	}
-	sweeps := map[string][]result{}
+	scratch, err := os.MkdirTemp("", "nexus-report-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	_, build, err := buildDaemon(scratch)
+	if err != nil {
+		return err
+	}
+	sweeps := map[string]*results{}
 	var one []result // of faults one at a time
 	for _, file := range files {
 		f, err := os.Open(file)
 		if err != nil {
 			return err
 		}
-		r := &results{done: map[string]bool{}}
+		r := &results{done: map[string]bool{}, build: build}
 		r.read(f)
 		_ = f.Close() // it was only read
 		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
-		sweeps[name] = r.all
+		sweeps[name] = r
 		if strings.HasPrefix(name, "sweep") {
 			one = append(one, r.all...)
 		}
 	}
+	fmt.Fprintf(w, "Build %s.\n\n", build)
 	table(w, one)
 	starts(w, one)
-	beside(w, sweeps["recovery"])
+	if r := sweeps["recovery"]; r != nil {
+		beside(w, r.all)
+	}
 	fmt.Fprintln(w)
 	matrix(w, sweeps)
 	fmt.Fprintln(w)
 	for _, name := range slices.Sorted(maps.Keys(sweeps)) {
 		line(w, name, sweeps[name])
 	}
+	other := 0
+	for _, name := range slices.Sorted(maps.Keys(sweeps)) {
+		sweeps[name].failedOnce(w, name)
+		other += sweeps[name].other
+	}
+	fmt.Fprintf(w, "%d results of other builds left out.\n", other)
 	return nil
 }
 
 // line sums a sweep up.
-func line(w io.Writer, name string, all []result) {
+func line(w io.Writer, name string, of *results) {
 	ends := map[string]int{}
 	right, fired, faults := 0, 0, 0
 	var recovery []time.Duration
-	for _, r := range all {
+	for _, r := range of.all {
 		ends[r.End]++
 		if len(r.Violations) == 0 {
 			right++
@@ -149,12 +167,16 @@ func line(w io.Writer, name string, all []result) {
 			recovery = append(recovery, r.Recovery)
 		}
 	}
-	fmt.Fprintf(w, "%s: %d runs, %d with their fault (%d faults), %d as demanded; ends %v", name, len(all), fired, faults, right, ends)
+	fmt.Fprintf(w, "%s: %d runs, %d with their fault (%d faults), %d as demanded", name, len(of.all), fired, faults, right)
+	if n := len(of.again); n > 0 {
+		fmt.Fprintf(w, ", %d of them when done again", n)
+	}
+	fmt.Fprintf(w, "; ends %v", ends)
 	if name != "mutants" {
 		fmt.Fprintf(w, "; recovery p50 %s, p95 %s, max %s", percentile(recovery, 50), percentile(recovery, 95), percentile(recovery, 100))
 	}
-	if name == "soak" && right == len(all) && len(all) > 0 { // the rule of three
-		fmt.Fprintf(w, "; with 95 %% confidence less than %.1f %% of such rounds fail", 300/float64(len(all)))
+	if name == "soak" && right == len(of.all) && len(of.again) == 0 && right > 0 { // the rule of three
+		fmt.Fprintf(w, "; with 95 %% confidence less than %.1f %% of such rounds fail", 300/float64(right))
 	}
 	fmt.Fprintln(w)
 }

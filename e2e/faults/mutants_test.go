@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
@@ -38,12 +39,9 @@ func TestEveryRuleIsNoticedWhenItIsMissing(t *testing.T) {
 	s := newSite(t)
 	rules := failpoint.Rules
 	if !*full {
-		r := random(t)
-		rules = nil
-		for _, i := range r.Perm(len(failpoint.Rules))[:2] {
-			rules = append(rules, failpoint.Rules[i])
-		}
+		rules = sample(t, slices.Clone(rules), 2)
 	}
+	rules = part(t, rules)
 	into := openResults(t, "mutants")
 	t.Run("rules", func(t *testing.T) {
 		for _, rule := range rules {

@@ -12,12 +12,13 @@ import (
 )
 
 // report prints the figures of many runs.
-func report(t *testing.T, what string, all []result) {
+func report(t *testing.T, what string, of *results) {
 	t.Helper()
 	var b strings.Builder
-	table(&b, all)
-	starts(&b, all)
-	t.Logf("%s: %d runs\n\n%s", what, len(all), b.String())
+	table(&b, of.all)
+	starts(&b, of.all)
+	of.failedOnce(&b, what)
+	t.Logf("%s: %d runs\n\n%s", what, len(of.all), b.String())
 }
 
 // table is how the runs ended, by what was done.
@@ -61,23 +62,55 @@ func starts(w io.Writer, all []result) {
 	}
 }
 
-// beside compares recovery with a release that nothing disturbs.
-func beside(w io.Writer, all []result) {
-	var releases, first, recovery []time.Duration
+// startLimit is how long a process may take from its start to its first write, and how much longer than the whole release it may
+// take to the outcome.
+const startLimit = 3 * time.Second
+
+// alone is how long a release takes that nothing disturbs, on a machine that does nothing else.
+func alone(all []result) time.Duration {
+	var releases []time.Duration
 	for _, r := range all {
-		if r.Fired == 0 {
+		if r.Fired == 0 && r.Mode == proxy.None {
 			releases = append(releases, r.Release)
-		} else {
-			first, recovery = append(first, r.Start), append(recovery, r.Recovery)
 		}
 	}
-	alone := percentile(releases, 50)
-	if alone == 0 {
+	return percentile(releases, 50)
+}
+
+// slow says in what a process that took over was slower than it may be.
+func (r result) slow(alone time.Duration) []string {
+	var all []string
+	if r.Start > startLimit {
+		all = append(all, fmt.Sprintf("the first write came %s after the start of the process, not within %s", r.Start, startLimit))
+	}
+	if limit := alone + startLimit; r.Recovery > limit {
+		all = append(all, fmt.Sprintf("from the start of the process to the outcome it took %s: longer than a whole release (%s) and %s", r.Recovery, alone, startLimit))
+	}
+	return all
+}
+
+// beside compares recovery with a release that nothing disturbs.
+func beside(w io.Writer, all []result) {
+	var first, recovery []time.Duration
+	within := 0
+	release := alone(all)
+	for _, r := range all {
+		if r.Fired > 0 {
+			first, recovery = append(first, r.Start), append(recovery, r.Recovery)
+			if len(r.slow(release)) == 0 {
+				within++
+			}
+		}
+	}
+	if release == 0 {
 		return
 	}
-	ratio := func(d time.Duration) float64 { return float64(d) / float64(alone) }
-	fmt.Fprintf(w, "Alone on the machine, %d kills: first write %s after the start of a process (p50; max %s); start to outcome %s (p50; %.2f × an undisturbed release of %s), max %s (%.2f ×).\n",
-		len(recovery), percentile(first, 50), percentile(first, 100), percentile(recovery, 50), ratio(percentile(recovery, 50)), alone, percentile(recovery, 100), ratio(percentile(recovery, 100)))
+	ratio := func(d time.Duration) float64 { return float64(d) / float64(release) }
+	fmt.Fprintf(w, "Alone on the machine, an undisturbed release takes %s (p50); %d kills:\n", release, len(recovery))
+	fmt.Fprintf(w, "  from the start of a process to its first write: p50 %s, max %s; allowed %s\n", percentile(first, 50), percentile(first, 100), startLimit)
+	fmt.Fprintf(w, "  from there to the outcome: p50 %s (%.2f × the release), max %s (%.2f ×); allowed the release and %s\n",
+		percentile(recovery, 50), ratio(percentile(recovery, 50)), percentile(recovery, 100), ratio(percentile(recovery, 100)), startLimit)
+	fmt.Fprintf(w, "  %d of %d within both\n", within, len(recovery))
 }
 
 func ordered(modes map[proxy.Mode][]result) []proxy.Mode {

@@ -18,6 +18,7 @@ import (
 // result is how one run ended.
 type result struct {
 	Case       string        `json:"case"`
+	Build      string        `json:"build,omitempty"` // of the daemon: the first digits of its SHA-256
 	Mode       proxy.Mode    `json:"mode,omitempty"`
 	Bad        bool          `json:"bad,omitempty"`
 	Step       proxy.Step    `json:"step,omitempty"`  // of the write that the fault was done to
@@ -193,7 +194,7 @@ func (l *lane) begin(ctx context.Context) {
 // firstWrite is how long after the start of a process its first write came.
 func (l *lane) firstWrite(started time.Time) time.Duration {
 	for _, w := range l.proxy.Writes() {
-		if w.At.After(started) {
+		if w.Step != proxy.Unnumbered && w.At.After(started) { // a Lease is held, an event told, before anything is done
 			return w.At.Sub(started)
 		}
 	}

@@ -1,19 +1,11 @@
 package faults
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
 	"github.com/nexus-platform/reconciler/failpoint"
@@ -87,111 +79,6 @@ func grid(bad bool, g golden) []plannedRun {
 	return all
 }
 
-// results are kept in a file, one JSON document a line, so that a sweep that was interrupted goes on.
-type results struct {
-	mu   sync.Mutex
-	all  []result
-	done map[string]bool
-	file *os.File
-}
-
-func openResults(t *testing.T, name string) *results {
-	t.Helper()
-	r := &results{done: map[string]bool{}}
-	if *state == "" {
-		return r
-	}
-	if err := os.MkdirAll(*state, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	if r.file, err = os.OpenFile(filepath.Join(*state, name+".jsonl"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.file.Close() })
-	r.read(r.file)
-	return r
-}
-
-// read takes over what an earlier sweep wrote.
-func (r *results) read(file io.Reader) {
-	for lines := bufio.NewReader(file); ; {
-		line, err := lines.ReadBytes('\n')
-		var one result
-		if json.Unmarshal(line, &one) == nil { // the last line may be half written
-			r.note(one)
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// note takes a result in the place of an earlier one of the same run. What failed is done again.
-func (r *results) note(one result) {
-	r.all = append(slices.DeleteFunc(r.all, func(was result) bool { return was.Case == one.Case }), one)
-	r.done[one.Case] = len(one.Violations) == 0
-}
-
-func (r *results) add(t *testing.T, one result) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.note(one)
-	if r.file != nil {
-		b, err := json.Marshal(one)
-		if err == nil {
-			_, err = r.file.Write(append(b, '\n'))
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// drive does the runs in lanes side by side.
-func drive(t *testing.T, s *site, runs []plannedRun, into *results, o laneOptions, count int) {
-	driveUntil(t, s, runs, into, o, count, time.Time{})
-}
-
-// driveUntil is drive that begins no run after a time, unless that is zero.
-func driveUntil(t *testing.T, s *site, runs []plannedRun, into *results, o laneOptions, count int, until time.Time) {
-	todo := make(chan plannedRun, len(runs))
-	wanted := regexp.MustCompile(*only)
-	for _, r := range runs {
-		if !into.done[r.name] && wanted.MatchString(r.name) {
-			todo <- r
-		}
-	}
-	close(todo)
-	for i := range min(count, len(todo)) {
-		t.Run(fmt.Sprintf("lane %d", i+1), func(t *testing.T) {
-			t.Parallel()
-			var l *lane
-			for planned := range todo {
-				if !until.IsZero() && time.Now().After(until) {
-					return
-				}
-				if l == nil {
-					var err error
-					if l, err = newLane(t, s, o); err != nil {
-						t.Fatal(err)
-					}
-				}
-				l.boundary = planned.boundary
-				r := l.run(t.Context(), planned.name, planned.bad, planned.plans...)
-				if len(r.Violations) > 0 {
-					t.Errorf("%s\n%s", r, l.evidence())
-				}
-				if len(r.Violations) > 0 || r.End == "halted" { // what is left is not what the next run expects
-					l.halt()
-					l = nil
-				}
-				into.add(t, r)
-			}
-		})
-	}
-}
-
 // evidence is what passed the proxy in the run.
 func (l *lane) evidence() string {
 	var b strings.Builder
@@ -244,25 +131,13 @@ func TestSweep(t *testing.T) {
 		return
 	}
 	if *full {
-		var k, n int
-		if _, err := fmt.Sscanf(*shard, "%d/%d", &k, &n); err != nil || k < 1 || k > n {
-			t.Fatalf("-shard %q: want K/N with K from 1 to N", *shard)
-		}
-		// In one order on every machine, so that what is done so far, and each shard, is a sample of the whole.
-		rand.New(rand.NewPCG(1, 1)).Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
-		part := runs[:0]
-		for i, r := range runs {
-			if i%n == k-1 {
-				part = append(part, r)
-			}
-		}
-		runs = append(decisive(), part...)
+		runs = append(decisive(), sample(t, runs, len(runs))...) // shuffled: what is done so far, and each shard, is a sample of the whole
 	} else if *only == "" {
 		runs = append(decisive(), sample(t, runs, 30)...)
 	}
 	into := openResults(t, "sweep")
 	t.Run("faults", func(t *testing.T) { drive(t, s, runs, into, laneOptions{}, *lanes) })
-	report(t, "sweep", into.all)
+	report(t, "sweep", into)
 }
 
 // decisive are the runs that every sample has: the answers to the writes of the head are lost, and what no rule but one stops.
@@ -276,21 +151,4 @@ func decisive() []plannedRun {
 		})
 	}
 	return append(all, plannedRun{name: "an adoption that arrives after its release was undone", plans: []proxy.Plan{{Mode: proxy.Withdraw, Step: proxy.S5, Name: "theirs"}}})
-}
-
-// sample chooses some runs by the seed, which is printed.
-func sample(t *testing.T, runs []plannedRun, n int) []plannedRun {
-	t.Helper()
-	r := random(t)
-	r.Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
-	return runs[:min(n, len(runs))]
-}
-
-func random(t *testing.T) *rand.Rand {
-	t.Helper()
-	if *seed == 0 {
-		*seed = rand.Uint64()
-	}
-	t.Logf("seed %d (-args -seed %d does the same again)", *seed, *seed)
-	return rand.New(rand.NewPCG(*seed, 0))
 }
