@@ -67,6 +67,7 @@ type lane struct {
 	withdrawn  bool            // it declares what was there before
 	undone     int             // faults that found nothing to be done to
 	replaced   map[string]bool // names of objects that somebody deleted
+	lost       string          // which bundle somebody deleted
 	history    []proxy.Write
 	traced     []string // boundaries that were reached
 	boundary   string   // at which a failpoint kills the daemon

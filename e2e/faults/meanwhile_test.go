@@ -51,20 +51,30 @@ func (l *lane) meanwhile(mode proxy.Mode, w proxy.Write) {
 	case proxy.LoseNamespace:
 		l.unwrite(l.kube.CoreV1().Namespaces().Delete(ctx, l.outside(), metav1.DeleteOptions{}))
 	case proxy.LoseBundle:
-		h, _ := l.proxy.Head()
-		digest := ""
-		switch {
-		case h.Release != nil:
-			digest = h.Release.Set
-		case h.Good != nil:
-			digest = h.Good.Set
-		}
-		if digest == "" {
-			l.unwrite(errNobodys)
-		} else {
-			l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, fmt.Sprintf("nexus-bundle-%s-%s", l.uid, digest[:32]), metav1.DeleteOptions{}))
-		}
+		l.loseBundle(ctx, w.N)
 	}
+}
+
+// loseBundle deletes a Secret of the journal: the new set, what is needed to undo it, what is still to be done, or what is owned,
+// by a number. Where no release is open, one of those that there are. The sets of a lane are small: their chunks lie in the index.
+func (l *lane) loseBundle(ctx context.Context, number int) {
+	h, _ := l.proxy.Head()
+	type bundle struct{ what, digest string }
+	var all []bundle
+	if h.Release != nil {
+		all = append(all, bundle{"new set", h.Release.Set}, bundle{"plan", h.Release.Plan})
+	}
+	if h.Good != nil {
+		all = append(all, bundle{"old set", h.Good.Set})
+	}
+	all = slices.DeleteFunc(append(all, bundle{"inventory", h.Inventory}), func(b bundle) bool { return b.digest == "" })
+	if len(all) == 0 {
+		l.unwrite(errNobodys)
+		return
+	}
+	one := all[number%len(all)]
+	l.lost = one.what
+	l.unwrite(l.kube.CoreV1().Secrets(l.system).Delete(ctx, fmt.Sprintf("nexus-bundle-%s-%s", l.uid, one.digest[:32]), metav1.DeleteOptions{}))
 }
 
 // supersede notes that a newer commit arrived.

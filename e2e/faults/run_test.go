@@ -116,6 +116,9 @@ func (l *lane) measure(r *result, decided time.Time) {
 	from := time.Time{}
 	if fired := l.proxy.Fired(); len(fired) > 0 {
 		r.Step, r.Write, r.Fired = fired[0].Step, fired[0].String(), len(fired)-l.undone
+		if l.lost != "" {
+			r.Write += ": the " + l.lost + " is gone"
+		}
 		from = fired[len(fired)-1].At
 	}
 	if n := len(l.starts); n > 0 {
@@ -179,7 +182,7 @@ func (l *lane) enter(ctx context.Context, line string) (string, error) {
 
 // begin forgets the run before.
 func (l *lane) begin(ctx context.Context) {
-	l.withdrawn = false
+	l.withdrawn, l.lost = false, ""
 	l.violations, l.newer, l.undone, l.starts, l.replaced = nil, "", 0, nil, map[string]bool{}
 	if err := l.prepare(ctx); err != nil {
 		l.violate("prepare: %v", err)
