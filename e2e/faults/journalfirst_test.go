@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,8 @@ func excused(w proxy.Write, earlier []proxy.Write) bool {
 			return true
 		case proxy.Stop: // what it was about to write when it was stopped it sends when it wakes up: the preconditions fence it
 			return true
+		case proxy.Hold, proxy.Lose: // what its watches do not tell it, it believes to be as it was: the API server says no
+			return w.Status == http.StatusNotFound || w.Status == http.StatusConflict
 		}
 		return was.Late && was.Applied && was.Arrived.Before(w.At)
 	})
@@ -37,6 +40,8 @@ func TestAWriteBeforeTheHeadIsNoticed(t *testing.T) {
 	}
 	head := proxy.Write{Step: proxy.S3, Applied: true, At: now, Head: &journal.Head{State: journal.Prepared, Epoch: 2}}
 	edited, late, lost := object(proxy.S2), object(proxy.S5), object(proxy.S5)
+	stale, gone := object(proxy.S5), object(proxy.Repair)
+	stale.Fault, gone.Status, gone.Applied = proxy.Hold, http.StatusNotFound, false
 	edited.DryRun, edited.Fault = true, proxy.Edit
 	late.Late, late.Arrived = true, now.Add(-time.Second)
 	lost.Late, lost.Arrived = true, now.Add(time.Second)
@@ -51,6 +56,8 @@ func TestAWriteBeforeTheHeadIsNoticed(t *testing.T) {
 		"before a late write has even arrived":  {[]proxy.Write{head, lost, object(proxy.Repair)}, true},
 		"a dry run, which changes nothing":      {[]proxy.Write{func() proxy.Write { w := object(proxy.S2); w.DryRun = true; return w }(), head}, false},
 		"while the head was not yet answered":   {[]proxy.Write{head, object(proxy.Repair)}, true},
+		"by a stale cache, of what is gone":     {[]proxy.Write{head, stale, gone}, false},
+		"by a stale cache, and done":            {[]proxy.Write{head, stale, object(proxy.Repair)}, true},
 		"a repair before anybody changed a bit": {[]proxy.Write{object(proxy.Repair), edited}, true},
 	} {
 		l := &lane{old: map[string]string{"ConfigMap/" + fixture: ""}, begun: journal.Head{State: journal.Idle, Epoch: 1}}
