@@ -72,7 +72,7 @@ func driveUntil(t *testing.T, s *site, runs []plannedRun, into *results, o laneO
 				if len(r.Violations) > 0 {
 					t.Errorf("%s\n%s", r, l.evidence())
 				}
-				if len(r.Violations) > 0 || r.End == "halted" { // what is left is not what the next run expects
+				if len(r.Violations) > 0 || r.End == "halted" || l.worn() { // what is left is not what the next run expects
 					l.halt()
 					l = nil
 				}

@@ -34,8 +34,8 @@ func TestAWriteBeforeTheHeadIsNoticed(t *testing.T) {
 	now := time.Now()
 	object := func(step proxy.Step) proxy.Write {
 		return proxy.Write{
-			Request: apicount.Request{Verb: "apply", Resource: "configmaps", Namespace: "lane", Name: fixture}, Step: step, At: now, Status: 200, Applied: true,
-			Body: []byte(fmt.Sprintf(`{"kind":"ConfigMap","metadata":{"name":%q,"uid":"u","resourceVersion":"2"}}`, fixture)),
+			Request: apicount.Request{Verb: "apply", Resource: "configmaps", Namespace: "lane", Name: fixtures[0]}, Step: step, At: now, Status: 200, Applied: true,
+			Body: []byte(fmt.Sprintf(`{"kind":"ConfigMap","metadata":{"name":%q,"uid":"u","resourceVersion":"2"}}`, fixtures[0])),
 		}
 	}
 	head := proxy.Write{Step: proxy.S3, Applied: true, At: now, Head: &journal.Head{State: journal.Prepared, Epoch: 2}}
@@ -60,7 +60,7 @@ func TestAWriteBeforeTheHeadIsNoticed(t *testing.T) {
 		"by a stale cache, and done":            {[]proxy.Write{head, stale, object(proxy.Repair)}, true},
 		"a repair before anybody changed a bit": {[]proxy.Write{object(proxy.Repair), edited}, true},
 	} {
-		l := &lane{old: map[string]string{"ConfigMap/" + fixture: ""}, begun: journal.Head{State: journal.Idle, Epoch: 1}}
+		l := &lane{old: map[string]string{"ConfigMap/" + fixtures[0]: ""}, begun: journal.Head{State: journal.Idle, Epoch: 1}}
 		l.checkHistory(c.writes)
 		noticed := slices.ContainsFunc(l.violations, func(v string) bool { return strings.HasPrefix(v, "I4: ") })
 		if noticed != c.noticed || !noticed && len(l.violations) > 0 {

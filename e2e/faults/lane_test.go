@@ -54,6 +54,8 @@ type lane struct {
 	journal *journal.Journal
 	tokens  []string // of the daemons; the first is that of the only one, where there are not two
 	log     string
+	// disturbed is how often somebody interfered with a fixture, in all runs.
+	disturbed int
 
 	mu      sync.Mutex
 	daemons map[string]*process // by token

@@ -123,8 +123,28 @@ func (l *lane) unwrite(err error) {
 	}
 }
 
-// fixture is a ConfigMap that every set has, with another value in the new one than in the old.
-const fixture = "settings"
+// fixtures are ConfigMaps that every set has, with another value in the new one than in the old: the small sets have the first alone.
+var fixtures = []string{"settings", "dashboard", "route"}
+
+// healings is how often one of them may be disturbed in a lane: a daemon that healed an object three times within an hour pauses.
+const healings = 2
+
+// fixture is the one that is disturbed next.
+func (l *lane) fixture() string {
+	if l.options.small {
+		return fixtures[0]
+	}
+	return fixtures[l.disturbed%len(fixtures)]
+}
+
+// worn reports that the lane's objects were disturbed so often that its daemon may soon leave them alone.
+func (l *lane) worn() bool {
+	n := len(fixtures)
+	if l.options.small {
+		n = 1
+	}
+	return l.disturbed >= healings*n
+}
 
 // byHand is what a person makes of the fixture: a field of ours, so that it has to be taken back.
 const byHand = `{"data":{"key":"by hand"}}`
@@ -139,7 +159,8 @@ func (l *lane) disturb(ctx context.Context, mode proxy.Mode, q apicount.Request)
 		err = l.interfere(ctx, mode, kinds[at], q.Name, patch)
 	}
 	if errors.Is(err, errNobodys) {
-		err = l.interfere(ctx, mode, kinds[0], fixture, byHand)
+		err = l.interfere(ctx, mode, kinds[0], l.fixture(), byHand)
+		l.disturbed++
 	}
 	l.unwrite(err)
 }
