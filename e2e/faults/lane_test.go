@@ -2,9 +2,7 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,7 +22,6 @@ import (
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
 	"github.com/nexus-platform/reconciler/e2e/gitserver"
-	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
 )
 
@@ -298,163 +295,4 @@ func (l *lane) push(message string, files map[string]string) string {
 	hash := l.repo.Commit(message)
 	l.repo.Push()
 	return hash
-}
-
-// failpoints is the file with the daemon's plan.
-func (l *lane) failpoints() string { return filepath.Join(l.dir, l.ns+".failpoint") }
-
-// supervise starts each daemon that is not there, or has ended. Its error is how one ended by itself.
-func (l *lane) supervise(env []string) error {
-	for i, token := range l.tokens {
-		l.mu.Lock()
-		p := l.daemons[token]
-		l.mu.Unlock()
-		if p != nil && !p.ended() {
-			continue
-		}
-		if p != nil {
-			if err := p.verdict(); err != nil {
-				return err
-			}
-			_ = os.Remove(l.failpoints()) // one death is planned, not one after the other
-		}
-		p, err := l.spawn(i, env)
-		if err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.daemons[token], l.starts = p, append(l.starts, p.started)
-		l.mu.Unlock()
-	}
-	return nil
-}
-
-func (l *lane) spawn(i int, more []string) (*process, error) {
-	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir, "GOGC=" + os.Getenv("GOGC"),
-		failpoint.Variable + "=@" + l.failpoints(), failpoint.TraceVariable + "=" + l.failpoints() + ".trace",
-	}
-	if l.options.baseline {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		return spawn(self, env, l.log, baselineVerb, l.config(i), l.git.Dir("config"), l.ns)
-	}
-	binary, args := l.binary, []string{
-		"run", "--kubeconfig", l.config(i), "--cache-dir", l.cache(i),
-		"--health-address", "127.0.0.1:0", "--metrics-address", "0", "--log-level", "debug",
-		"--system-namespace", l.system, "--watch-namespaces", l.ns,
-		fmt.Sprintf("--leader-elect=%t", l.options.twins), "--lease-duration", lease.String(),
-	}
-	if l.options.disk != "" {
-		if err := os.MkdirAll(l.cache(i), 0o755); err != nil {
-			return nil, err
-		}
-		binary, args = onDisk(l.options.disk, l.cache(i), binary, args)
-	}
-	return spawn(binary, append(env, more...), l.log, args...)
-}
-
-// halt ends the daemons for good.
-func (l *lane) halt() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range l.daemons {
-		p.signal("CONT")
-		p.kill()
-	}
-}
-
-// verdict is what is wrong with how a daemon ran.
-func (l *lane) verdict() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var err error
-	for _, p := range l.daemons {
-		err = errors.Join(err, p.verdict())
-	}
-	return err
-}
-
-// outcome of the newest look at a commit: empty while it is not decided.
-func (l *lane) outcome(commit string) (string, error) {
-	h, _ := l.proxy.Head()
-	if h.State == journal.Idle && h.Last != nil && h.Last.Commit == commit {
-		return h.Last.Outcome, nil
-	}
-	env := &v1alpha1.Environment{}
-	if err := l.client.Get(l.t.Context(), client.ObjectKey{Namespace: l.ns, Name: envName}, env); err != nil {
-		return "", err
-	}
-	if env.Status.State == v1alpha1.StateHalted {
-		return "Halted", nil
-	}
-	for _, c := range env.Status.Conditions {
-		if c.Type == v1alpha1.ConditionStalled && c.Status == metav1.ConditionTrue && env.Status.Tip == commit && h.State == journal.Idle &&
-			strings.Contains(c.Message, "was refused") && strings.Contains(c.Message, commit[:10]) {
-			return "Refused", nil
-		}
-	}
-	return "", nil
-}
-
-// mended is how long an environment may still stand still after a person mended what it names: it tries again within a minute.
-const mended = 75 * time.Second
-
-// haltedFor is how long an environment has to stand still until that is how the run ended: what halts tries again by itself.
-const haltedFor = 12 * time.Second
-
-var errStuck = errors.New("nothing was decided in time")
-
-// ends waits for the outcome of a commit. A daemon that ended is started again, as its supervisor would.
-func (l *lane) ends(commit string) (string, error) {
-	return l.endsUnless(commit, haltedFor, func() string { return "" })
-}
-
-// endsUnless waits for the outcome of a commit, or of the one that takes its place. Halted is one if it lasts.
-func (l *lane) endsUnless(commit string, patience time.Duration, superseding func() string) (string, error) {
-	limit := time.After(deadline + l.options.outage)
-	var halted time.Time
-	for {
-		if err := l.supervise(append(slices.Clone(l.options.env), l.options.later...)); err != nil {
-			return "", err
-		}
-		outcome, err := l.outcome(commit)
-		if newer := superseding(); newer != "" && outcome == "" && err == nil { // the first may never be looked at
-			outcome, err = l.outcome(newer)
-		}
-		switch {
-		case err != nil || outcome != "" && outcome != "Halted":
-			return outcome, err
-		case outcome == "":
-			halted = time.Time{}
-		case halted.IsZero():
-			halted = time.Now()
-		case time.Since(halted) > patience:
-			return outcome, nil
-		}
-		_, changed := l.proxy.Head()
-		select {
-		case <-limit:
-			return "", fmt.Errorf("%w: %s", errStuck, l.condition())
-		case <-changed:
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// condition is what the Environment says of itself.
-func (l *lane) condition() string {
-	env := &v1alpha1.Environment{}
-	if err := l.client.Get(l.t.Context(), client.ObjectKey{Namespace: l.ns, Name: envName}, env); err != nil {
-		return err.Error()
-	}
-	text := env.Status.State
-	for _, c := range env.Status.Conditions {
-		if c.Status != metav1.ConditionFalse || c.Type == v1alpha1.ConditionReady {
-			text += fmt.Sprintf("; %s %s %s: %s", c.Type, c.Status, c.Reason, c.Message)
-		}
-	}
-	return text
 }
