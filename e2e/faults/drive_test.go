@@ -10,24 +10,29 @@ import (
 	"github.com/nexus-platform/reconciler/e2e/faults/proxy"
 )
 
-// What the sample of one test, and the samples of all, may take before no run is begun any more: `make test` has to end.
+// What the sample of the sweep, and the samples of all other tests together, may take before no run is begun any more: `make test`
+// has to end.
 const (
-	sampleTime  = 4 * time.Minute
-	samplesTime = 6 * time.Minute
+	sweepTime   = 2 * time.Minute
+	samplesTime = 4 * time.Minute
 )
 
 var samplesBegan = time.Now()
 
-// bounded is when the sample of a test that begins now begins no run any more; zero: never, where somebody says what to do.
+// bounded is when a sample begins no run any more; zero: never, where somebody says what to do.
 func bounded() time.Time {
 	if *full || *only != "" {
 		return time.Time{}
 	}
-	one, all := time.Now().Add(sampleTime), samplesBegan.Add(samplesTime)
-	if all.Before(one) {
-		return all
+	return samplesBegan.Add(samplesTime)
+}
+
+// boundedSweep is bounded for the sweep, which has its time whichever test comes first.
+func boundedSweep() time.Time {
+	if bounded().IsZero() {
+		return time.Time{}
 	}
-	return one
+	return time.Now().Add(sweepTime)
 }
 
 func past(until time.Time) bool { return !until.IsZero() && time.Now().After(until) }

@@ -136,7 +136,7 @@ func TestSweep(t *testing.T) {
 		runs = append(decisive(), sample(t, runs, 30)...)
 	}
 	into := openResults(t, "sweep")
-	t.Run("faults", func(t *testing.T) { drive(t, s, runs, into, laneOptions{}, *lanes) })
+	t.Run("faults", func(t *testing.T) { driveUntil(t, s, runs, into, laneOptions{}, *lanes, boundedSweep()) })
 	report(t, "sweep", into)
 }
 

@@ -82,7 +82,7 @@ func TestSoak(t *testing.T) {
 	until := time.Now().Add(*soak - soaked(into, *lanes)) // a sweep that goes on does not begin it again
 	t.Run("faults", func(t *testing.T) {
 		if *soak == 0 {
-			until = time.Now().Add(deadline)
+			until = bounded()
 		}
 		driveUntil(t, s, runs, into, laneOptions{}, *lanes, until)
 	})
