@@ -39,7 +39,11 @@ func TestEveryRuleIsNoticedWhenItIsMissing(t *testing.T) {
 	s := newSite(t)
 	rules := failpoint.Rules
 	if !*full {
-		rules = sample(t, slices.Clone(rules), 2)
+		n := 2
+		if past(bounded()) { // a daemon without a rule may go on until a deadline
+			n = 1
+		}
+		rules = sample(t, slices.Clone(rules), n)
 	}
 	rules = part(t, rules)
 	into := openResults(t, "mutants")
