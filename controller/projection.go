@@ -185,11 +185,11 @@ func (p *projection) emit(e reconcile.Event) {
 		p.trace(e)
 		return
 	}
-	level := slog.LevelInfo
+	log := p.log.Info
 	if kind == corev1.EventTypeWarning {
-		level = slog.LevelWarn
+		log = p.log.Warn
 	}
-	p.log.Log(context.Background(), level, reason, "environment", p.environment.Name, "namespace", p.environment.Namespace, "message", note)
+	log(reason, "environment", p.environment.Name, "namespace", p.environment.Namespace, "message", note)
 	p.recorder.Eventf(p.environment, p.related(e), kind, reason, "Reconcile", "%s", truncate(note, 1000))
 }
 

@@ -8,9 +8,14 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/e2e/cluster/clustertest"
+	"github.com/nexus-platform/reconciler/journal"
 	"github.com/nexus-platform/reconciler/object"
 	"github.com/nexus-platform/reconciler/reconcile"
 )
@@ -131,7 +136,7 @@ func TestAnUndoThatAnObjectHoldsUpHaltsAndGoesOnByItself(t *testing.T) {
 	}
 }
 
-func TestARollbackToABundleThatIsGoneIsRefusedAndHoldsNothing(t *testing.T) {
+func TestARollbackToABundleThatIsGoneIsRenderedAgain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	files := good(s)
@@ -153,10 +158,46 @@ func TestARollbackToABundleThatIsGoneIsRefusedAndHoldsNothing(t *testing.T) {
 	}
 	s.start()
 	ask := reconcile.Ask{Request: &v1alpha1.Request{ID: "back", Verb: v1alpha1.VerbRollback, By: "ada"}}
-	res := s.settle(ask, "an answer", func(res reconcile.Result, err error) bool { return res.Refused != nil })
-	if !strings.Contains(res.Refused.Err.Error(), "reconciler apply test --namespace "+s.namespace+" --commit ") {
-		t.Errorf("refused: %v", res.Refused.Err)
+	s.settle(ask, "the rollback", func(res reconcile.Result, err error) bool {
+		return err == nil && res.Head.Pin != nil && res.Head.State == journal.Idle
+	})
+	if got := s.value("a"); got != "one" {
+		t.Errorf("a is %s", got)
 	}
-	files["a.yaml"] = configMap("a", "three")
-	s.want(v1alpha1.Succeeded, "a changes again", files)
+}
+
+func TestAnUndoMakesADefinitionAgainThatSomebodyDeletes(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.mayAll("CustomResourceDefinition")
+	group := s.namespace + ".example.com"
+	client, err := dynamic.NewForConfig(clustertest.Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	t.Cleanup(func() {
+		ctx, cancel := cleanup()
+		defer cancel()
+		_ = definitions.Delete(ctx, "widgets."+group, metav1.DeleteOptions{})
+	})
+	files := map[string]string{"a.yaml": configMap("a", "one"), "app.yaml": app("web", "1"), "crd.yaml": widgets(group), "w.yaml": widget(group, "1"),
+		"release.yaml": "apiVersion: nexus.dev/v1alpha1\nkind: ReleasePolicy\nspec: {settle: 0s, bake: 0s, phases: {application: {timeout: 5s}}}\n"}
+	s.want(v1alpha1.Succeeded, "good", files)
+	files["w.yaml"], files["app.yaml"] = widget(group, "2"), app("web", "never-ready")
+	bad := s.release("is never ready", files)
+	s.settle(reconcile.Ask{}, "the application phase", func(res reconcile.Result, err error) bool {
+		return res.Head.Release != nil && res.Head.Release.Phase == object.Application
+	})
+	if err := definitions.Delete(t.Context(), "widgets."+group, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.settle(reconcile.Ask{}, "the undo to end", func(res reconcile.Result, err error) bool { return res.Head.Quarantined(bad) })
+	w, err := client.Resource(schema.GroupVersionResource{Group: group, Version: "v1", Resource: "widgets"}).Namespace(s.namespace).Get(t.Context(), "w", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size, _, _ := unstructured.NestedInt64(w.Object, "spec", "size"); size != 1 {
+		t.Errorf("the instance has size %d", size)
+	}
 }

@@ -70,6 +70,12 @@ func unserved(err error) bool {
 	return errors.As(err, &unknown)
 }
 
+// absent reports that an object is not there: it is gone, or its kind is.
+func absent(err error) bool {
+	var gone *kube.NotFoundError
+	return errors.As(err, &gone) || unserved(err)
+}
+
 func notServedYet(a Action) *pending {
 	return &pending{what: []string{a.Ref.String() + ": its kind is established, but not served yet"}, after: servedAgain}
 }

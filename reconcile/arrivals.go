@@ -34,12 +34,17 @@ func (r *Reconciler) arrivals(ctx context.Context, set *object.Set) (arrivals, e
 			a.namespaces[o.Ref.Name] = !here
 			continue
 		}
-		group, _, _ := unstructured.NestedString(o.Body.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(o.Body.Object, "spec", "names", "kind")
-		gk := schema.GroupKind{Group: group, Kind: kind}
+		gk := defines(o)
 		a.defined[gk], a.kinds[gk] = true, !here
 	}
 	return a, nil
+}
+
+// defines is the kind that a definition is of; of any other object it is none.
+func defines(o object.Object) schema.GroupKind {
+	group, _, _ := unstructured.NestedString(o.Body.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(o.Body.Object, "spec", "names", "kind")
+	return schema.GroupKind{Group: group, Kind: kind}
 }
 
 // stays reports that an object is in the cluster, whoever made it, and is not being deleted.

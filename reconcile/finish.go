@@ -10,7 +10,6 @@ import (
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
 	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
-	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -97,9 +96,8 @@ func (r *Reconciler) again(ctx context.Context, w *work, a Action) error {
 	}
 	if a.Do != Create && a.Do != Recreate {
 		live, err := r.live(ctx, a.Ref, a.Version)
-		var gone *kube.NotFoundError
 		switch {
-		case errors.As(err, &gone), err == nil && a.UID != "" && live.GetUID() != a.UID:
+		case absent(err), err == nil && a.UID != "" && live.GetUID() != a.UID:
 			w.record(object.Record{Ref: a.Ref, Version: a.Version, UID: a.UID, Phase: a.Phase, Live: lost}, 0)
 			return nil
 		case err != nil:
@@ -107,7 +105,7 @@ func (r *Reconciler) again(ctx context.Context, w *work, a Action) error {
 		}
 	}
 	err := r.apply(ctx, w, a)
-	if gone := (*kube.NotFoundError)(nil); errors.As(err, &gone) { // its namespace went
+	if absent(err) { // its namespace or its definition went
 		w.record(object.Record{Ref: a.Ref, Version: a.Version, UID: a.UID, Phase: a.Phase, Live: lost}, 0)
 		return nil
 	}

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -83,9 +82,7 @@ func (r *Reconciler) keep(ctx context.Context, h journal.Head, w *work) (Result,
 	var inv object.Inventory
 	for _, a := range w.plan.Actions {
 		live, err := r.Cluster.Read(ctx, a.Ref, a.Version)
-		var gone *kube.NotFoundError
-		var unknown *kube.NoKindError
-		if errors.As(err, &gone) || errors.As(err, &unknown) {
+		if absent(err) {
 			continue
 		}
 		if err != nil {

@@ -4,40 +4,57 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/nexus-platform/reconciler/kube"
 	"github.com/nexus-platform/reconciler/object"
 )
 
-// grounds are the Namespaces of what is restored, where they are the environment's own: somebody may have deleted one.
+// grounds are the Namespaces and the definitions of what is restored, where they are the environment's own: somebody may have
+// deleted one.
 func (u *undoing) grounds() []Action {
+	definitions := u.definitions()
 	var out []Action
 	seen := map[object.Ref]bool{}
 	for _, phase := range object.Phases {
 		for _, a := range u.changed(phase) {
-			ref := object.Ref{Kind: "Namespace", Name: a.Ref.Namespace}
-			rec, was := u.w.base.inventory[ref]
-			if was && !seen[ref] {
-				out = append(out, Action{Do: Change, Ref: ref, Version: rec.Version, Phase: object.Infrastructure})
+			for _, ref := range []object.Ref{{Kind: "Namespace", Name: a.Ref.Namespace}, definitions[a.Ref.GroupKind()]} {
+				rec, was := u.w.base.inventory[ref]
+				if was && !seen[ref] {
+					out = append(out, Action{Do: Change, Ref: ref, Version: rec.Version, Phase: object.Infrastructure})
+				}
+				seen[ref] = true
 			}
-			seen[ref] = true
 		}
 	}
 	return out
 }
 
-// ground makes a Namespace of ours that is gone. It looks in every pass, because it may go at any time; one that is there is left
-// as it is: this release did not change it, or it is among what is restored.
+// definitions of the last good release, by the kind that each is of.
+func (u *undoing) definitions() map[schema.GroupKind]object.Ref {
+	refs := map[schema.GroupKind]object.Ref{}
+	for _, o := range u.w.base.set.Objects {
+		if o.Ref.Kind == "CustomResourceDefinition" {
+			refs[defines(o)] = o.Ref
+		}
+	}
+	return refs
+}
+
+// ground makes a Namespace or a definition of ours that is gone. It looks in every pass, because it may go at any time; one that is
+// there is left as it is: this release did not change it, or it is among what is restored.
 func (u *undoing) ground(ctx context.Context, a Action) error {
 	live, err := u.r.Cluster.Read(ctx, a.Ref, a.Version)
 	var gone *kube.NotFoundError
 	switch o, ok := u.w.base.set.Get(a.Ref); {
 	case errors.As(err, &gone) && ok:
-		u.forgetIn(a.Ref.Name)
+		kind := defines(o)
+		u.forget(func(ref object.Ref) bool { return ref.Namespace == a.Ref.Name || ref.GroupKind() == kind })
 		return u.write(ctx, o, u.w.base.inventory[a.Ref], nil)
 	case errors.As(err, &gone):
 		return nil // only the inventory had it: it was on its way out and may go
@@ -49,15 +66,11 @@ func (u *undoing) ground(ctx context.Context, a Action) error {
 	return nil
 }
 
-// forgetIn makes everything in a namespace that went away to be restored again.
-func (u *undoing) forgetIn(namespace string) {
+// forget makes what went away with its ground to be restored again.
+func (u *undoing) forget(went func(object.Ref) bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for ref := range u.restored {
-		if ref.Namespace == namespace {
-			delete(u.restored, ref)
-		}
-	}
+	maps.DeleteFunc(u.restored, func(ref object.Ref, _ bool) bool { return went(ref) })
 }
 
 // ending says that an object is being deleted, and what keeps it.

@@ -23,7 +23,7 @@ func (e *HaltedError) Unwrap() error { return e.Err }
 func (r *Reconciler) undoLater(h journal.Head, err error) (Result, error) {
 	var wait *pending
 	if errors.As(err, &wait) {
-		if patience := r.work.candidate.policy.Spec.Patience.Duration; r.work.undoing.waited(wait.what[0], r.Now()) > patience {
+		if patience := r.work.candidate.policy.Spec.Patience.Duration; r.work.undoing.stood(r.Now()) > patience {
 			return Result{Head: h}, r.halt(h, fmt.Errorf("%s, for longer than %s", wait.what[0], patience))
 		}
 		return Result{Head: h, Waiting: wait.what, After: max(wait.after, 100*time.Millisecond), Why: "undoing"}, nil

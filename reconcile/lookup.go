@@ -47,9 +47,8 @@ func (l lookup) Metadata(ctx context.Context, ref object.Ref) (*metav1.PartialOb
 		return nil, err
 	}
 	u, err := l.cluster.Read(ctx, ref, version)
-	var gone *kube.NotFoundError
 	switch {
-	case errors.As(err, &gone), errors.As(err, &unknown):
+	case absent(err):
 		return nil, nil
 	case err != nil:
 		return nil, err

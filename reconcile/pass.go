@@ -214,22 +214,26 @@ func (c *candidate) infoOr(commit string, h journal.Head) ReleaseInfo {
 
 // rollback releases an older set and pins it: the previous one from its bundle, any other rendered again from the mirror.
 func (r *Reconciler) rollback(ctx context.Context, h journal.Head, q *v1alpha1.Request) (Result, error) {
+	commit := q.Commit
+	if commit == "" && h.Previous != nil {
+		commit = h.Previous.Commit
+	}
 	var c *candidate
 	var err error
+	kept := h.Previous != nil && commit == h.Previous.Commit
+	if kept {
+		c, err = r.fromMark(ctx, h, h.Previous, KindRollback)
+	}
 	switch {
-	case h.Previous != nil && (q.Commit == "" || q.Commit == h.Previous.Commit): // from its bundle
-		if c, err = r.fromMark(ctx, h, h.Previous, KindRollback); err != nil && Judge(err) == Person { // what is deployed is not in doubt
-			err = refuse("NothingToRollBackTo", fmt.Errorf("%w: name the commit instead, which is then rendered again: `reconciler apply %s --namespace %s --commit %s`", err, r.Environment.Name, r.Environment.Namespace, h.Previous.Commit))
-		}
-	case q.Commit != "":
-		if c, err = r.admit(ctx, h, q.Commit, true); c != nil {
+	case commit == "":
+		err = &RefusedError{Reason: "NothingToRollBackTo", Findings: []string{"there is no previous release; name a commit or a release"}}
+	case !kept, Judge(err) == Person: // its bundle is gone, which puts nothing in doubt that is deployed
+		if c, err = r.admit(ctx, h, commit, true); c != nil {
 			c.info.Kind = KindRollback
 		}
-	default:
-		err = &RefusedError{Reason: "NothingToRollBackTo", Findings: []string{"there is no previous release; name a commit or a release"}}
 	}
 	if err != nil {
-		info := c.infoOr(q.Commit, h)
+		info := c.infoOr(commit, h)
 		info.Kind = KindRollback
 		return r.refuse(h, info, err)
 	}

@@ -94,14 +94,14 @@ type undoing struct {
 	restored map[object.Ref]bool // by this process: once is enough
 	kept     []string
 	removed  bool // something was deleted in this pass
-	what     string
-	since    time.Time // when it was first waited for
+	sofar    int  // how many were restored when it was last seen to go on
+	since    time.Time
 }
 
-// waited is how long the undo has stood still for what it waits for now.
-func (u *undoing) waited(what string, now time.Time) time.Duration {
-	if what != u.what {
-		u.what, u.since = what, now
+// stood is how long the undo has restored and removed nothing.
+func (u *undoing) stood(now time.Time) time.Duration {
+	if u.removed || u.sofar != len(u.restored) || u.since.IsZero() {
+		u.sofar, u.since = len(u.restored), now
 	}
 	return now.Sub(u.since)
 }
@@ -153,10 +153,8 @@ func (u *undoing) takeBack(ctx context.Context, a Action) error {
 	failpoint.Here(failpoint.UndoBefore)
 	if a.Do == Adopt {
 		err := u.r.Cluster.Restore(ctx, u.w.images[a.Ref], u.r.mine)
-		var gone *kube.NotFoundError
-		var unknown *kube.NoKindError
 		var replaced *kube.ConflictError
-		if err == nil || errors.As(err, &gone) || errors.As(err, &unknown) || errors.As(err, &replaced) && replaced.Replaced {
+		if err == nil || absent(err) || errors.As(err, &replaced) && replaced.Replaced {
 			return nil // somebody deleted what was adopted: there is nothing to give back
 		}
 		return fmt.Errorf("give %s back: %w", a.Ref, err)
@@ -171,6 +169,8 @@ func (u *undoing) takeBack(ctx context.Context, a Action) error {
 	switch {
 	case errors.As(err, &gone):
 		return u.write(ctx, o, rec, nil)
+	case unserved(err) && u.definitions()[a.Ref.GroupKind()].Name != "": // it was made again just now
+		return notServedYet(a)
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", a.Ref, err)
 	case live.GetDeletionTimestamp() != nil:
@@ -212,9 +212,7 @@ func (u *undoing) write(ctx context.Context, o object.Object, rec object.Record,
 // remove deletes what this release created and nobody else depends on; what may hold data or the work of others stays, without our mark.
 func (u *undoing) remove(ctx context.Context, a Action) error {
 	live, err := u.r.Cluster.Read(ctx, a.Ref, a.Version)
-	var gone *kube.NotFoundError
-	var unknown *kube.NoKindError
-	if errors.As(err, &gone) || errors.As(err, &unknown) {
+	if absent(err) {
 		return nil
 	}
 	if err != nil {
