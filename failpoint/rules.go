@@ -12,7 +12,8 @@ const ClockVariable = "NEXUS_CLOCK"
 
 // The rules.
 const (
-	JournalFirst     Rule = "journal-first"      // 1: bundles are durable before the head names them, and the head before the first write
+	JournalFirst     Rule = "journal-first"      // 1: bundles are durable before the head names them
+	HeadFirst        Rule = "head-first"         // 1: no object is written before the head says that a release is open
 	OneDecision      Rule = "one-decision"       // 2: a decision whose answer was lost is read again, not taken for made
 	Reread           Rule = "reread"             // 3: a process reads the head after every error, and decides nothing from memory
 	CompareAndSwap   Rule = "compare-and-swap"   // 2, 4: the head is written only as it was read
@@ -30,6 +31,6 @@ const (
 
 // Rules are all rules.
 var Rules = []Rule{
-	JournalFirst, OneDecision, Reread, CompareAndSwap, UIDPrecondition, CreateOnly, Stamp, MoveOn, Sweep, DestroyLate, Quarantine,
+	JournalFirst, HeadFirst, OneDecision, Reread, CompareAndSwap, UIDPrecondition, CreateOnly, Stamp, MoveOn, Sweep, DestroyLate, Quarantine,
 	TellAfterDurable, NoOlderHead, HealthOfApplied,
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 
 	"github.com/nexus-platform/reconciler/api/v1alpha1"
+	"github.com/nexus-platform/reconciler/failpoint"
 	"github.com/nexus-platform/reconciler/journal"
+	"github.com/nexus-platform/reconciler/object"
 )
 
 // deploy proves a commit and begins its release: S0 to S3 of the protocol. Any fault of the commit refuses it.
@@ -93,6 +95,12 @@ func (r *Reconciler) begin(ctx context.Context, h journal.Head, c *candidate) (R
 	}
 	rel.Request, rel.Source = c.request, c.source
 	next := h.Prepare(rel, union, c.pin)
+	if failpoint.Without(failpoint.HeadFirst) {
+		w.stamp = stamp(r.Environment.UID, next.Epoch)
+		if err := each(ctx, plan.in(object.Infrastructure), func(ctx context.Context, a Action) error { return r.apply(ctx, w, a) }); err != nil {
+			return Result{Head: h}, err
+		}
+	}
 	if h, err = r.swap(ctx, h, next); err != nil {
 		return Result{}, fmt.Errorf("begin release %d: %w", rel.Number, err)
 	}

@@ -19,6 +19,7 @@ var hunts = map[failpoint.Rule]struct {
 	all  bool       // it takes the whole release, not the small one
 }{
 	failpoint.JournalFirst:     {mode: proxy.KillAfterApply, step: proxy.S3},
+	failpoint.HeadFirst:        {mode: proxy.None},
 	failpoint.OneDecision:      {mode: proxy.DropBefore, step: proxy.S11},
 	failpoint.Reread:           {mode: proxy.DropAnswer, step: proxy.S3},
 	failpoint.CompareAndSwap:   {mode: proxy.Late, step: proxy.S3},
