@@ -129,6 +129,13 @@ func (l *lane) identities() error {
 		}
 	}
 	l.t.Cleanup(func() { // the test's context has ended by then
+		// No daemon is left that would take its finalizer away; and the control plane tries to empty a namespace without end, some
+		// hundred requests a second.
+		env := &v1alpha1.Environment{ObjectMeta: metav1.ObjectMeta{Namespace: l.ns, Name: envName}}
+		_ = l.client.Patch(context.Background(), env, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)))
+		if l.group != "" {
+			_ = l.dynamic.Resource(crds).Delete(context.Background(), "widgets."+l.group, metav1.DeleteOptions{})
+		}
 		for _, o := range []client.Object{
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.ns}}, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.system}},
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.outside()}},

@@ -102,6 +102,7 @@ func soaked(into *results, lanes int) time.Duration {
 
 // TestAClockThatIsOff moves the clock of the daemon that takes over, by an hour and by ten years.
 func TestAClockThatIsOff(t *testing.T) {
+	besideOthers(t)
 	s := newSite(t)
 	for _, off := range []string{"1h", "-1h", "87600h", "-87600h"} {
 		var runs []plannedRun
@@ -117,14 +118,22 @@ func TestAClockThatIsOff(t *testing.T) {
 		into := openResults(t, "clock"+off)
 		runs = sample(t, runs, n)
 		t.Run(off, func(t *testing.T) {
-			drive(t, s, runs, into, laneOptions{later: []string{failpoint.ClockVariable + "=" + off}}, max(1, *lanes/4))
+			drive(t, s, runs, into, laneOptions{later: []string{failpoint.ClockVariable + "=" + off}}, max(1, *lanes/2))
 		})
 		report(t, "clock off by "+off, into)
 	}
 }
 
+// besideOthers lets tests that mostly wait run side by side, where they are run whole.
+func besideOthers(t *testing.T) {
+	if *full {
+		t.Parallel()
+	}
+}
+
 // TestTenMinutesWithoutAnAPIServer is the outage of the fault matrix in its real length.
 func TestTenMinutesWithoutAnAPIServer(t *testing.T) {
+	besideOthers(t)
 	outage := 10 * time.Second
 	if *full {
 		outage = 10 * time.Minute
