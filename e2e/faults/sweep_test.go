@@ -35,6 +35,14 @@ var (
 	slow = []proxy.Mode{proxy.Away, proxy.LoseHead, proxy.Hold, proxy.Push, proxy.Lose, proxy.Withdraw, proxy.LoseBundle}
 )
 
+// headSteps are the steps that a write of the head ends.
+func headSteps(bad bool) []proxy.Step {
+	if bad {
+		return []proxy.Step{proxy.S3, proxy.S7, proxy.R1, proxy.R3}
+	}
+	return []proxy.Step{proxy.S3, proxy.S7, proxy.S11, proxy.S13}
+}
+
 // grid is the whole sweep of one release, good or bad.
 func grid(bad bool, g golden) []plannedRun {
 	word := map[bool]string{true: "bad", false: "good"}[bad]
@@ -58,10 +66,16 @@ func grid(bad bool, g golden) []plannedRun {
 			}
 		}
 	}
-	heads := map[bool][]proxy.Step{false: {proxy.S3, proxy.S7, proxy.S11, proxy.S13}, true: {proxy.S3, proxy.S7, proxy.R1, proxy.R3}}
-	for _, step := range heads[bad] { // each is one write: all that can be done to it
+	for _, step := range headSteps(bad) { // each is one write: all that can be done to it
 		for _, mode := range slices.Concat(staggered, slow) {
 			all = append(all, plannedRun{name: fmt.Sprintf("%s %s at %s", word, mode, step), bad: bad, plans: []proxy.Plan{{Mode: mode, Step: step, Name: "nexus-head"}}})
+		}
+	}
+	if !bad { // few writes are deletions after the decision: what is staggered would miss them
+		for _, mode := range slices.Concat(staggered, slow) {
+			if mode != proxy.Withdraw {
+				all = append(all, plannedRun{name: fmt.Sprintf("%s %s at %s", word, mode, proxy.S12), plans: []proxy.Plan{{Mode: mode, Step: proxy.S12}}})
+			}
 		}
 	}
 	for i := 1; i <= 12; i++ {

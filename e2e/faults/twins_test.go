@@ -117,6 +117,13 @@ func TestAClockThatIsOff(t *testing.T) {
 		}
 		into := openResults(t, "clock"+off)
 		runs = sample(t, runs, n)
+		if *full {
+			for _, bad := range []bool{false, true} {
+				for _, step := range headSteps(bad) {
+					runs = append(runs, plannedRun{name: fmt.Sprintf("clock %s bad=%t at %s", off, bad, step), bad: bad, plans: []proxy.Plan{{Mode: proxy.KillAfterApply, Step: step, Name: "nexus-head"}}})
+				}
+			}
+		}
 		t.Run(off, func(t *testing.T) {
 			drive(t, s, runs, into, laneOptions{later: []string{failpoint.ClockVariable + "=" + off}}, max(1, *lanes/2))
 		})
