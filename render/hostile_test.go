@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/nexus-platform/reconciler/object"
 )
 
@@ -172,7 +174,8 @@ func TestC05HelmIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestC06ABombEndsInTwoSecondsAndLittleMemory(t *testing.T) {
+// bombs are files that cost more than they look like, by what they are.
+func bombs() map[string]string {
 	laughs := "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
 	for i := 1; i < 9; i++ {
 		laughs += fmt.Sprintf("a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9), ", "))
@@ -182,7 +185,7 @@ func TestC06ABombEndsInTwoSecondsAndLittleMemory(t *testing.T) {
 		merges += fmt.Sprintf("a%d: &a%d\n  k%d: x\n  <<: [%s]\n", i, i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9), ", "))
 	}
 	head := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\n"
-	for name, bomb := range map[string]string{
+	return map[string]string{
 		"9 levels of 9 aliases":   head + laughs,
 		"merge keys":              head + merges,
 		"a million aliases":       head + "a: &a [x]\nb: [" + strings.Repeat("*a,", 1_000_000) + "]\n",
@@ -194,7 +197,20 @@ func TestC06ABombEndsInTwoSecondsAndLittleMemory(t *testing.T) {
 		"an explicit key of 9 MB": head + "? " + strings.Repeat("k", 9<<20) + "\n: x\n",
 		"an anchor in itself":     head + "a: &a [*a]\n",
 		"four million elements":   head + "a: [" + strings.Repeat("1,", 4_000_000) + "]\n",
-	} {
+	}
+}
+
+// The promise of two seconds is of the daemon on its own machine: BenchmarkC06ABomb measures it. Here, with the race
+// detector and beside other tests, a bomb is held against what the parser itself needs for a file at the limit.
+func TestC06ABombEndsSoonAndInLittleMemory(t *testing.T) {
+	began := time.Now()
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte("["+strings.Repeat("x,", DefaultLimits().Elements)+"]"), &n); err != nil {
+		t.Fatal(err)
+	}
+	parses := time.Since(began)
+	t.Logf("the parser takes %s for a file at the limit", parses)
+	for name, bomb := range bombs() {
 		for where, f := range map[string]files{
 			"resource":      {"app/kustomization.yaml": "resources: [bomb.yaml]\n", "app/bomb.yaml": bomb},
 			"kustomization": {"app/kustomization.yaml": bomb},
@@ -209,13 +225,23 @@ func TestC06ABombEndsInTwoSecondsAndLittleMemory(t *testing.T) {
 				for range 3 { // the best of three: the machine may be busy
 					began := time.Now()
 					mustRefuse[*ManifestError](t, f)
-					if took = min(took, time.Since(began)); took < 2*time.Second {
+					if took = min(took, time.Since(began)); took < parses/2 {
 						return
 					}
 				}
-				t.Errorf("it took %s", took)
+				t.Errorf("it took %s, %.2f of what the parser takes for a file at the limit", took, took.Seconds()/parses.Seconds())
 			})
 		}
+	}
+}
+
+func BenchmarkC06ABomb(b *testing.B) {
+	for name, bomb := range bombs() {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				mustRefuse[*ManifestError](b, files{"app/kustomization.yaml": "resources: [bomb.yaml]\n", "app/bomb.yaml": bomb})
+			}
+		})
 	}
 }
 
