@@ -46,14 +46,18 @@ func (l *lane) still(limit time.Duration) (world, error) {
 	return l.look(l.t.Context())
 }
 
-// baselineBack deploys the base again.
+// baselineBack deploys the base again. A busy machine may be still before it is done, so what is there counts.
 func (l *lane) baselineBack() error {
 	l.push("back", l.base())
-	w, err := l.still(30 * time.Second)
-	if err == nil && difference(l.old, w.objects) != "" {
-		err = errors.New("the baseline does not find back")
+	for began := time.Now(); ; {
+		w, err := l.still(30 * time.Second)
+		if err != nil || difference(l.old, w.objects) == "" {
+			return err
+		}
+		if time.Since(began) > time.Minute {
+			return errors.New("the baseline does not find back")
+		}
 	}
-	return err
 }
 
 // baselineRun is run for the baseline: all that is asked is what is there in the end.
@@ -96,7 +100,7 @@ func TestBaseline(t *testing.T) {
 		}
 	}
 	if *full {
-		runs = sample(t, runs, 80)
+		runs = sample(t, runs, 40)
 	} else { // those that show it
 		runs = sample(t, slices.DeleteFunc(runs, func(r plannedRun) bool { return !r.bad }), 4)
 	}
