@@ -42,7 +42,7 @@ bench: packages cluster ## measure against a floor of bare applies, and print th
 .PHONY: sweep
 sweep: packages cluster ## every fault at every write of a release, and more (some hours; of the same build it goes on where it was interrupted)
 	$(GO) test ./reconcile/model -count=1 -v -timeout 30m -args -deep
-	$(GO) test ./e2e/faults -count=1 -v -timeout 3h -args -full -lanes $(LANES) -shard $(SHARD) -soak 10m -state $(CURDIR)/.run/sweep
+	$(GO) test ./e2e/faults -count=1 -v -timeout 3h -args -full -lanes $(LANES) -shard $(SHARD) -soak 6m -state $(CURDIR)/.run/sweep
 	$(GO) test ./e2e/faults -count=1 -v -args -report -state $(CURDIR)/.run/sweep
 
 .PHONY: check

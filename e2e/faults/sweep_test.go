@@ -26,7 +26,7 @@ type golden struct {
 }
 
 // What is done to every write of a release, because it decides what is left in the cluster and what the daemon knows of it; what is
-// done to every write of the head and to every eighth of the others, each to another eighth; and what lasts some seconds, or leaves an
+// done to every write of the head and to every sixteenth of the others, each to another; and what lasts some seconds, or leaves an
 // environment that a person has to found anew: to every write of the head and to some of the others.
 var (
 	decided   = []proxy.Mode{proxy.KillBefore, proxy.KillAfterApply, proxy.DropAnswer, proxy.Late}
@@ -56,7 +56,7 @@ func grid(bad bool, g golden) []plannedRun {
 			add(mode, i, false)
 		}
 		for k, mode := range staggered {
-			if k%8 == i%8 {
+			if k%16 == i%16 {
 				add(mode, i, false)
 			}
 		}
