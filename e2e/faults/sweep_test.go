@@ -26,7 +26,7 @@ type golden struct {
 }
 
 // What is done to every write of a release, because it decides what is left in the cluster and what the daemon knows of it; what is
-// done to every write of the head and to every sixteenth of the others, each to another; and what lasts some seconds, or leaves an
+// done to every write of the head and to some of the others, each to another; and what lasts some seconds, or leaves an
 // environment that a person has to found anew: to every write of the head and to some of the others.
 var (
 	decided   = []proxy.Mode{proxy.KillBefore, proxy.KillAfterApply, proxy.DropAnswer, proxy.Late}
@@ -56,12 +56,12 @@ func grid(bad bool, g golden) []plannedRun {
 			add(mode, i, false)
 		}
 		for k, mode := range staggered {
-			if k%16 == i%16 {
+			if k == i%32 {
 				add(mode, i, false)
 			}
 		}
 		for k, mode := range slow {
-			if k == i%len(slow) {
+			if k == i%(2*len(slow)) {
 				add(mode, i, false)
 			}
 		}

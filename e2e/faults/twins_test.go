@@ -17,7 +17,7 @@ func TestTwoDaemons(t *testing.T) {
 	for _, bad := range []bool{false, true} {
 		for i := 1; i <= 69; i++ {
 			for k, mode := range []proxy.Mode{proxy.Stop, proxy.KillAfterApply} {
-				if k != i%4 { // each to every fourth write
+				if k != i%6 { // each to every sixth write
 					continue
 				}
 				runs = append(runs, plannedRun{name: fmt.Sprintf("twins %s bad=%t@%d", mode, bad, i), bad: bad, plans: []proxy.Plan{{Mode: mode, At: i}}})
@@ -53,7 +53,7 @@ func TestDoubleFaults(t *testing.T) {
 	}
 	n := 8
 	if *full {
-		n = 120
+		n = 96
 	}
 	into := openResults(t, "doubles")
 	runs = sample(t, runs, n)
