@@ -300,10 +300,14 @@ func (r *Reconciler) sweep(ctx context.Context, h journal.Head, base *world, cha
 		if o := live.Object(); !kube.AppliedByUs(o) || metav1.GetControllerOf(o) != nil {
 			continue
 		}
-		if bearsData(base.policy, ref.GroupKind()) {
+		stays, err := r.holdsMore(ctx, base.policy, live.Object()) // as in an undo that would have met it
+		if err != nil {
+			return fmt.Errorf("look into %s, a late write of an older release: %w", ref, err)
+		}
+		if stays {
 			continue
 		}
-		err := r.Cluster.Delete(ctx, ref, live.Version, live.UID, live.ResourceVersion)
+		err = r.Cluster.Delete(ctx, ref, live.Version, live.UID, live.ResourceVersion)
 		var conflict *kube.ConflictError
 		if err != nil && !errors.As(err, &conflict) {
 			return fmt.Errorf("sweep %s, a late write of an older release: %w", ref, err)
