@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -17,15 +18,15 @@ import (
 	"github.com/nexus-platform/reconciler/reconcile"
 )
 
-// A create that was lost arrives after its release was undone. What it makes goes again, as the undo would have taken it away.
-func TestADefinitionThatArrivesLateGoesAgain(t *testing.T) {
+// A create that was lost arrives after its release was undone. What it makes goes again, as the undo would have taken it away, unless
+// somebody has used it meanwhile.
+func TestADefinitionThatArrivesLateGoesUnlessItIsUsed(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.mayAll("CustomResourceDefinition")
 	files := good(s)
 	group := s.namespace + ".example.com"
-	files["app.yaml"], files["crd.yaml"] = app("web", "crashloop"), widgets(group)
-	s.want(v1alpha1.Reverted, "crashes", files)
+	s.want(v1alpha1.Reverted, "crashes", map[string]string{"a.yaml": files["a.yaml"], "app.yaml": app("web", "crashloop"), "crd.yaml": widgets(group)})
 	head := s.rest().Head
 	client, err := dynamic.NewForConfig(clustertest.Config(t))
 	if err != nil {
@@ -49,4 +50,28 @@ func TestADefinitionThatArrivesLateGoesAgain(t *testing.T) {
 	s.until("the definition to go with the undo", func() bool { return !there() })
 	arrive()
 	s.settle(reconcile.Ask{}, "the definition to go", func(_ reconcile.Result, err error) bool { return err == nil && !there() })
+
+	arrive() // nothing is looked at before the next pass
+	instance := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": group + "/v1", "kind": "Widget", "metadata": map[string]any{"name": "theirs"}, "spec": map[string]any{"size": int64(1)},
+	}}
+	instances := client.Resource(schema.GroupVersionResource{Group: group, Version: "v1", Resource: "widgets"}).Namespace(s.namespace)
+	s.until("the new kind to be served", func() bool {
+		_, err := instances.Create(t.Context(), instance, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	s.rest()
+	unharmed(s, files)
+	s.rest()
+	if !there() {
+		t.Error("a definition that somebody uses was deleted")
+	}
+	s.t.Cleanup(func() {
+		ctx, cancel := cleanup()
+		defer cancel()
+		_ = crds.Delete(ctx, "widgets."+group, metav1.DeleteOptions{})
+	})
 }
